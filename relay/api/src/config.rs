@@ -1,0 +1,214 @@
+//! The config document: what a relay does. Written by the operator, or by a person as YAML. Where on the machine
+//! it does so (ports, folders, logs) is said by flags, since that cannot change while it runs.
+//!
+//! Only the shape and the defaults stand here; the relay checks the values (its `config` module).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    SCHEMA,
+    quantity::{Bytes, Span},
+};
+
+/// The whole document.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Document {
+    /// Version of this document's shape.
+    pub schema: u32,
+    /// The resource's generation that this document was made from; 0 where a person wrote it.
+    pub generation: i64,
+    /// Domains to accept mail for: `example.org`, or `*.example.org` for all below it. Never inferred from DNS.
+    pub domains: Vec<String>,
+    /// Our own name: greeting, EHLO, `Received`. It should be the name in the MX record.
+    pub hostname: String,
+    /// The server that owns the mailboxes.
+    pub primary: Primary,
+    /// What happens to mail that comes in while the primary answers.
+    pub when_primary_up: WhenPrimaryUp,
+    /// What happens to recipients of whom nothing is known.
+    pub recipients: Recipients,
+    /// Bounds of what senders may ask for.
+    pub limits: Limits,
+}
+
+/// The server that owns the mailboxes: where it is, how it is watched, how mail is handed over.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Primary {
+    /// Tried in this order; the first that answers a probe gets the mail.
+    pub hosts: Vec<Host>,
+    /// How it is watched.
+    pub probe: Probe,
+    /// How mail is handed over.
+    pub delivery: Delivery,
+}
+
+/// One address of the primary.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Host {
+    /// Host name or IP address.
+    pub host: String,
+    /// TCP port.
+    #[serde(default = "smtp_port")]
+    pub port: u16,
+}
+
+fn smtp_port() -> u16 {
+    crate::port::SMTP_DELIVERY
+}
+
+/// How the primary is watched.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Probe {
+    /// Between probes while nothing waits.
+    pub interval: Span,
+    /// Between probes while mail waits, and until the threshold decides after a first failure.
+    pub interval_while_queued: Span,
+    /// Longest pause between probes where TCP connects but the server does not get as far as EHLO.
+    pub interval_while_refusing_max: Span,
+    /// For the TCP connect, so that a fresh SYN leaves at each interval.
+    pub connect_timeout: Span,
+    /// For each reply above that.
+    pub timeout: Span,
+    /// Failed probes in a row until the primary counts as down.
+    pub failure_threshold: u32,
+    /// Good probes in a row until it counts as up.
+    pub success_threshold: u32,
+}
+
+/// How mail is handed over.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Delivery {
+    /// Connections to the primary at a time.
+    pub max_connections: u32,
+    /// Messages until a connection is closed and another one opened.
+    pub max_messages_per_connection: u32,
+    /// After a message's first deferral; doubles with each further one.
+    pub retry_interval: Span,
+    /// Where the doubling ends.
+    pub retry_interval_max: Span,
+}
+
+/// What happens to mail that comes in while the primary answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum WhenPrimaryUp {
+    /// Accept, store, deliver at once.
+    #[default]
+    Queue,
+}
+
+/// What happens to recipients of whom nothing is known.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Recipients {
+    /// Recipients in our domains that no list knows.
+    pub unknown: UnknownRecipients,
+}
+
+/// See [`Recipients::unknown`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum UnknownRecipients {
+    /// Take their mail; the primary decides at delivery.
+    #[default]
+    Accept,
+}
+
+/// Bounds of what senders may ask for.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest message, advertised as SIZE (RFC 1870).
+    pub message_size: Bytes,
+    /// Sessions at a time.
+    pub connections: u32,
+    /// Sessions of one client at a time: an IPv4 address or an IPv6 /64.
+    pub connections_per_client: u32,
+    /// Recipients of one message (RFC 5321 section 4.5.3.1.8 asks for 100 at least).
+    pub recipients: u32,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA,
+            generation: 0,
+            domains: Vec::new(),
+            hostname: String::new(),
+            primary: Primary::default(),
+            when_primary_up: WhenPrimaryUp::default(),
+            recipients: Recipients::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            interval: seconds(30),
+            interval_while_queued: seconds(2),
+            interval_while_refusing_max: seconds(30),
+            connect_timeout: seconds(2),
+            timeout: seconds(10),
+            failure_threshold: 3,
+            success_threshold: 1,
+        }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            max_connections: 20,
+            max_messages_per_connection: 200,
+            retry_interval: seconds(60),
+            retry_interval_max: seconds(30 * 60),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { message_size: Bytes(50 << 20), connections: 1000, connections_per_client: 100, recipients: 1000 }
+    }
+}
+
+const fn seconds(count: u64) -> Span {
+    Span(Duration::from_secs(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_that_names_only_the_necessary_gets_the_defaults() {
+        let document: Document = serde_json::from_str(
+            r#"{"domains": ["example.org"], "hostname": "mx2.example.org", "primary": {"hosts": [{"host": "mx1.example.org"}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(document.primary.hosts, [Host { host: "mx1.example.org".into(), port: 25 }]);
+        assert_eq!(document.primary.probe, Probe::default());
+        assert_eq!(document.limits.message_size, Bytes(52_428_800));
+    }
+
+    #[test]
+    fn a_document_survives_being_written_and_read() {
+        let document = Document { domains: vec!["*.example.org".into()], ..Document::default() };
+        let text = serde_json::to_string(&document).unwrap();
+        assert_eq!(serde_json::from_str::<Document>(&text).unwrap(), document);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_at_every_level() {
+        for text in [r#"{"domain": []}"#, r#"{"primary": {"host": "x"}}"#, r#"{"limits": {"messagesize": "1Mi"}}"#] {
+            assert!(serde_json::from_str::<Document>(text).is_err(), "{text} was taken");
+        }
+    }
+}

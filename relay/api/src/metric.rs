@@ -1,0 +1,36 @@
+//! Names of the metrics that dashboards and alerts rely on. Units stand at the end (seconds, bytes, `_total`).
+
+/// Messages that wait or are held.
+pub const QUEUE_MESSAGES: &str = "backupmx_queue_messages";
+/// Their content, in bytes.
+pub const QUEUE_BYTES: &str = "backupmx_queue_bytes";
+/// Age of the oldest of them; 0 while none waits.
+pub const QUEUE_OLDEST_AGE_SECONDS: &str = "backupmx_queue_oldest_age_seconds";
+/// 1 while the primary answers, else 0.
+pub const PRIMARY_UP: &str = "backupmx_primary_up";
+/// How long probes took.
+pub const PRIMARY_PROBE_DURATION_SECONDS: &str = "backupmx_primary_probe_duration_seconds";
+/// Messages answered with 250 and kept.
+pub const MESSAGES_ACCEPTED_TOTAL: &str = "backupmx_messages_accepted_total";
+/// Messages of which the last recipient was delivered.
+pub const MESSAGES_DELIVERED_TOTAL: &str = "backupmx_messages_delivered_total";
+/// Attempts after which at least one recipient waits on.
+pub const MESSAGES_DEFERRED_TOTAL: &str = "backupmx_messages_deferred_total";
+/// Messages, recipients and connections refused, by `reason`.
+pub const MESSAGES_REFUSED_TOTAL: &str = "backupmx_messages_refused_total";
+/// Accepted recipients less all that became of them; anything but 0 is a defect.
+pub const ACCOUNT_DIFFERENCE: &str = "backupmx_account_difference";
+/// Bytes that the spool takes on its volume.
+pub const SPOOL_BYTES: &str = "backupmx_spool_bytes";
+/// Bytes free on that volume.
+pub const SPOOL_FREE_BYTES: &str = "backupmx_spool_free_bytes";
+/// How long syncs of the log took.
+pub const SPOOL_SYNC_DURATION_SECONDS: &str = "backupmx_spool_sync_duration_seconds";
+/// Damaged parts found in the spool and copied aside.
+pub const SPOOL_QUARANTINED_RECORDS_TOTAL: &str = "backupmx_spool_quarantined_records_total";
+/// Messages a second that the primary takes at present.
+pub const DRAIN_MESSAGES_PER_SECOND: &str = "backupmx_drain_messages_per_second";
+/// Open SMTP sessions.
+pub const SESSIONS: &str = "backupmx_sessions";
+/// Always 1; the version is a label.
+pub const BUILD_INFO: &str = "backupmx_build_info";

@@ -1,0 +1,157 @@
+//! The status document: what a relay says of itself. Times are RFC 3339 in UTC; absent means unknown or none.
+
+use serde::{Deserialize, Serialize};
+
+/// The whole document, as `GET /status` answers it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Version of the relay.
+    pub version: String,
+    /// Newest shape of the config document that it reads.
+    pub schema: u32,
+    /// Its own name in SMTP.
+    pub hostname: String,
+    /// Generation of the config document that it runs.
+    pub config_generation: i64,
+    /// When the process started.
+    pub started_at: String,
+    /// What it knows of the primary.
+    pub primary: Primary,
+    /// What waits.
+    pub queue: Queue,
+    /// How fast it leaves.
+    pub drain: Drain,
+    /// The volume.
+    pub spool: Spool,
+    /// What became of every accepted recipient.
+    pub account: Account,
+    /// Open SMTP sessions.
+    pub sessions: u64,
+    /// What a person should look at, a sentence each; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+/// Whether the primary can take mail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum PrimaryState {
+    /// Not yet asked often enough to tell.
+    Unknown,
+    /// Answers.
+    Up,
+    /// Does not.
+    Down,
+}
+
+/// What the relay knows of the primary.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Primary {
+    /// Whether it can take mail.
+    pub state: PrimaryState,
+    /// Since when.
+    pub since: String,
+    /// The last probe or delivery that told something.
+    pub last_probe: Option<String>,
+    /// What that one found, in words.
+    pub reason: String,
+    /// `host:port` that answered last.
+    pub host: Option<String>,
+}
+
+/// What waits.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Queue {
+    /// Messages with a recipient that waits or is held.
+    pub messages: u64,
+    /// Their content, in bytes.
+    pub bytes: u64,
+    /// When the oldest of them came in.
+    pub oldest: Option<String>,
+    /// Messages in which nothing waits any more, but a recipient is held.
+    pub held: u64,
+}
+
+/// What the drain is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum DrainState {
+    /// Nothing waits.
+    Idle,
+    /// Mail waits for the primary, or for its next try.
+    Waiting,
+    /// Mail is being handed over.
+    Draining,
+}
+
+/// How fast mail leaves.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drain {
+    /// What it is doing.
+    pub state: DrainState,
+    /// Messages a second, over the last seconds.
+    pub messages_per_second: f64,
+    /// Connections to the primary.
+    pub connections: u64,
+}
+
+/// The volume and the log on it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spool {
+    /// Bytes that the spool takes.
+    pub bytes: u64,
+    /// Bytes free on its volume.
+    pub free_bytes: u64,
+    /// False while nothing can be made durable: then nothing is accepted.
+    pub writable: bool,
+    /// Damaged parts found and copied aside since the start.
+    pub quarantined: u64,
+}
+
+/// What became of every recipient that was answered 250: `accepted` equals the sum of all others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Account {
+    /// Taken, by us or by the primary through us.
+    pub accepted: u64,
+    /// Taken by the primary in the sender's own session.
+    pub passed: u64,
+    /// Handed over from the queue.
+    pub delivered: u64,
+    /// Sent back with a notice.
+    pub bounced: u64,
+    /// Given up after the time that the configuration allows.
+    pub expired: u64,
+    /// Deleted by a person.
+    pub deleted: u64,
+    /// Handed to another relay.
+    pub moved: u64,
+    /// Lost to damage of the volume.
+    pub damaged: u64,
+    /// Still here.
+    pub queued: u64,
+}
+
+impl Account {
+    /// `accepted` less all that became of it: 0 unless we have a defect.
+    pub fn difference(&self) -> i64 {
+        let Self { accepted, passed, delivered, bounced, expired, deleted, moved, damaged, queued } = *self;
+        let ends = [passed, delivered, bounced, expired, deleted, moved, damaged, queued];
+        ends.iter().fold(accepted, |rest, end| rest.wrapping_sub(*end)).cast_signed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Account;
+
+    #[test]
+    fn the_account_tells_what_is_missing_and_what_is_too_much() {
+        let account = Account { accepted: 5, delivered: 3, queued: 2, ..Account::default() };
+        assert_eq!(account.difference(), 0);
+        assert_eq!(Account { queued: 1, ..account }.difference(), 1);
+        assert_eq!(Account { queued: 4, ..account }.difference(), -2);
+    }
+}

@@ -1,0 +1,185 @@
+//! The command line: what people change first, and where on this machine the relay works.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use backupmx_relay_api::config::{Document, Host, WhenPrimaryUp};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, Config, ConfigError};
+
+/// Keeps mail while the primary mail server is away, and hands it over when it is back.
+///
+/// It stands in DNS behind the primary (a higher MX number), takes mail for the listed domains, keeps it on disk, watches the
+/// primary, and delivers as soon as that answers. What it answered 250 to is on disk before it says so.
+#[derive(Parser, Debug)]
+#[command(name = "backupmx-relay", version, after_help = AFTER_HELP, args_conflicts_with_subcommands = false)]
+pub struct Cli {
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Where and how to run.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  backupmx-relay --domain example.org --primary mx1.example.org:25
+      Takes mail for example.org on port 2525, keeps it in ./backupmx-data, delivers to mx1.
+  backupmx-relay --config relay.yaml --data /var/lib/backupmx --listen '[::]:25'
+      The same with a config document; start one with: backupmx-relay print-config
+
+Then look:
+  curl http://127.0.0.1:9125/status       what waits, and whether the primary answers
+  curl http://127.0.0.1:9125/metrics      for Prometheus
+  curl -X POST -H \"Authorization: Bearer $(cat backupmx-data/admin-token)\" http://127.0.0.1:8025/api/v1/flush
+
+Exit codes: 0 stopped as asked, 1 failed while running, 2 wrong usage or configuration,
+            3 the data folder cannot be used (in use, of another program, of a newer format, unreadable)";
+
+/// What to do instead of running.
+#[derive(Subcommand, Clone, Copy, Debug)]
+pub enum Command {
+    /// Check the configuration that these flags and files give, and stop.
+    CheckConfig,
+    /// Print that configuration with all defaults filled in, as a document for --config.
+    PrintConfig,
+}
+
+/// Every flag is an environment variable too.
+#[derive(Args, Debug)]
+pub struct Flags {
+    /// Config document (YAML or JSON). --domain, --primary and --hostname go before what it says.
+    #[arg(long, env = "BACKUPMX_CONFIG", value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Domain to take mail for; *.example.org means all below it. Give it again for each domain.
+    #[arg(long = "domain", env = "BACKUPMX_DOMAIN", value_name = "DOMAIN", value_delimiter = ',', global = true)]
+    pub domains: Vec<String>,
+    /// The server that owns the mailboxes. Give it again for others that are tried in order.
+    #[arg(long = "primary", env = "BACKUPMX_PRIMARY", value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = host, global = true)]
+    pub primaries: Vec<Host>,
+    /// Our own name, as in the MX record [default: this machine's name].
+    #[arg(long, env = "BACKUPMX_HOSTNAME", value_name = "NAME", global = true)]
+    pub hostname: Option<String>,
+    /// What happens to mail that comes in while the primary answers [default: Queue].
+    #[arg(long, env = "BACKUPMX_WHEN_PRIMARY_UP", value_name = "WHAT", global = true)]
+    pub when_primary_up: Option<WhenPrimaryUpFlag>,
+    /// Folder for the spool; made if missing, used by one relay at a time.
+    #[arg(long, env = "BACKUPMX_DATA", value_name = "FOLDER", default_value = "./backupmx-data", global = true)]
+    pub data: PathBuf,
+    /// Address for SMTP. Port 25 needs privilege, 2525 does not.
+    #[arg(long, env = "BACKUPMX_LISTEN", value_name = "ADDRESS", default_value = "[::]:2525", global = true)]
+    pub listen: SocketAddr,
+    /// Address for /metrics, /status, /healthz and /readyz. No secrets, but not for the world.
+    #[arg(long, env = "BACKUPMX_OBSERVE", value_name = "ADDRESS", default_value = "127.0.0.1:9125", global = true)]
+    pub observe: SocketAddr,
+    /// Address for the admin API, which asks for the token.
+    #[arg(long, env = "BACKUPMX_CONSOLE", value_name = "ADDRESS", default_value = "127.0.0.1:8025", global = true)]
+    pub console: SocketAddr,
+    /// File with the admin token; made at first start [default: admin-token in the data folder].
+    #[arg(long, env = "BACKUPMX_ADMIN_TOKEN_FILE", value_name = "FILE", global = true)]
+    pub admin_token_file: Option<PathBuf>,
+    /// How log lines look; they go to standard error.
+    #[arg(long, env = "BACKUPMX_LOG_FORMAT", value_name = "FORMAT", default_value = "text", global = true)]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug (the protocol), trace.
+    #[arg(long, env = "BACKUPMX_LOG_LEVEL", value_name = "LEVEL", default_value = "info", global = true)]
+    pub log_level: tracing_subscriber::filter::LevelFilter,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `WhenPrimaryUp` as a flag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum WhenPrimaryUpFlag {
+    /// Accept, store, deliver at once.
+    #[value(name = "Queue", alias = "queue")]
+    Queue,
+}
+
+impl Flags {
+    /// The document of --config, or the default one, with what the flags say in its place; checked.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        let mut document = self.config.as_deref().map_or_else(|| Ok(Document::default()), config::read)?;
+        if !self.domains.is_empty() {
+            document.domains.clone_from(&self.domains);
+        }
+        if !self.primaries.is_empty() {
+            document.primary.hosts.clone_from(&self.primaries);
+        }
+        if let Some(WhenPrimaryUpFlag::Queue) = self.when_primary_up {
+            document.when_primary_up = WhenPrimaryUp::Queue;
+        }
+        if let Some(hostname) = &self.hostname {
+            document.hostname.clone_from(hostname);
+        } else if document.hostname.is_empty() {
+            document.hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        }
+        config::check(document)
+    }
+
+    /// Where the admin token is.
+    pub fn token_path(&self) -> PathBuf {
+        self.admin_token_file.clone().unwrap_or_else(|| Path::new(&self.data).join(crate::admin::TOKEN_FILE))
+    }
+}
+
+/// `mx1.example.org`, `mx1.example.org:25`, `192.0.2.1:25`, `[2001:db8::1]:25`.
+fn host(text: &str) -> Result<Host, String> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            (host, port.parse().map_err(|_| format!("{port:?} is no port; write for instance {host}:25"))?)
+        }
+        _ => (text, backupmx_relay_api::port::SMTP_DELIVERY),
+    };
+    let host = host.trim_matches(['[', ']']);
+    if host.is_empty() { Err("a host name is missing".into()) } else { Ok(Host { host: host.to_owned(), port }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_primary_is_a_host_with_or_without_a_port() {
+        for (text, name, port) in [
+            ("mx1.example.org:26", "mx1.example.org", 26),
+            ("mx1.example.org", "mx1.example.org", 25),
+            ("192.0.2.1:25", "192.0.2.1", 25),
+            ("[2001:db8::1]:26", "2001:db8::1", 26),
+            ("[2001:db8::1]", "2001:db8::1", 25),
+            ("2001:db8::1", "2001:db8::1", 25),
+        ] {
+            assert_eq!(host(text), Ok(Host { host: name.into(), port }), "{text}");
+        }
+        for text in ["", ":25", "mx1:x", "mx1:99999"] {
+            assert!(host(text).is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn flags_go_before_the_document_and_the_machine_gives_the_name() {
+        let flags = |arguments: &[&str]| Cli::parse_from([&["backupmx-relay"], arguments].concat()).flags.config();
+        let config = flags(&["--domain", "a.example,b.example", "--primary", "mx1"]).unwrap();
+        assert_eq!(config.document.domains, ["a.example", "b.example"]);
+        assert!(!config.document.hostname.is_empty());
+        assert!(flags(&["--domain", "a.example"]).is_err(), "no primary");
+    }
+}

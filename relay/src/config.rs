@@ -1,0 +1,210 @@
+//! The config document, read and checked once. Later code takes only the checked [`Config`] and never looks back.
+
+use std::{fmt::Display, path::Path};
+
+use backupmx_relay_api::{
+    SCHEMA,
+    config::{Document, Host},
+    quantity::{Bytes, Span},
+};
+
+use crate::{
+    mail::address::{is_address_literal, is_domain},
+    policy::recipient::Domains,
+};
+
+/// A document in which everything can be used as it is.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What was checked, with all defaults filled in.
+    pub document: Document,
+    /// The domains, ready for look-up.
+    pub domains: Domains,
+}
+
+/// Why a document cannot be used. Each message names the key and the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("read {path}: {cause}; name a file that this user may read")]
+    Unreadable {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// It is no YAML of the expected shape. The parser names line and column.
+    #[error("{path}: {cause}")]
+    Shape {
+        /// Which file.
+        path: String,
+        /// Place and reason.
+        cause: String,
+    },
+    /// A value cannot be used.
+    #[error("{key}: {reason}")]
+    Value {
+        /// The key, with its path in the document.
+        key: &'static str,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+}
+
+/// A config file is a page of text; what is larger is none.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a document. YAML, of which JSON is a part.
+pub fn read(path: &Path) -> Result<Document, ConfigError> {
+    let shown = path.display().to_string();
+    let unreadable = |cause| ConfigError::Unreadable { path: shown.clone(), cause };
+    if std::fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
+        let cause = format!("larger than {FILE_BYTES_MAX} bytes, so it is no config document");
+        return Err(ConfigError::Shape { path: shown, cause });
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    serde_saphyr::from_str(&text).map_err(|cause| ConfigError::Shape { path: shown, cause: cause.to_string() })
+}
+
+/// Checks every value.
+pub fn check(document: Document) -> Result<Config, ConfigError> {
+    if document.schema > SCHEMA {
+        let reason =
+            format!("is {}, and this program knows documents up to {SCHEMA}; use a newer program", document.schema);
+        return Err(ConfigError::Value { key: "schema", reason });
+    }
+    check_names(&document)?;
+    check_probe(&document)?;
+    check_delivery_and_limits(&document)?;
+    let domains = Domains::new(&document.domains).map_err(|name| ConfigError::Value {
+        key: "domains",
+        reason: format!("{name:?} is no domain; write example.org, or *.example.org for all below it"),
+    })?;
+    Ok(Config { document, domains })
+}
+
+fn check_names(document: &Document) -> Result<(), ConfigError> {
+    let Document { domains, hostname, primary, .. } = document;
+    let refuse = |key, reason: String| Err(ConfigError::Value { key, reason });
+    if domains.is_empty() {
+        return refuse("domains", "is empty; list the domains to take mail for (--domain example.org)".into());
+    }
+    if primary.hosts.is_empty() {
+        return refuse(
+            "primary.hosts",
+            "is empty; name the server that owns the mailboxes (--primary mx1.example.org:25)".into(),
+        );
+    }
+    if !is_domain(hostname) {
+        return refuse(
+            "hostname",
+            format!("{hostname:?} is no host name; write the name in our MX record (--hostname mx2.example.org)"),
+        );
+    }
+    if let Some(Host { host, port }) = primary.hosts.iter().find(|host| !is_host(&host.host) || host.port == 0) {
+        return refuse(
+            "primary.hosts",
+            format!("{host:?} with port {port} is no host; write for instance mx1.example.org and 25"),
+        );
+    }
+    Ok(())
+}
+
+fn check_probe(document: &Document) -> Result<(), ConfigError> {
+    let probe = &document.primary.probe;
+    within("primary.probe.interval", probe.interval, "100ms", "1h")?;
+    within("primary.probe.intervalWhileQueued", probe.interval_while_queued, "100ms", "1h")?;
+    within("primary.probe.intervalWhileRefusingMax", probe.interval_while_refusing_max, "100ms", "1h")?;
+    within("primary.probe.connectTimeout", probe.connect_timeout, "50ms", "1m")?;
+    within("primary.probe.timeout", probe.timeout, "100ms", "5m")?;
+    between("primary.probe.failureThreshold", probe.failure_threshold, 1, 100)?;
+    between("primary.probe.successThreshold", probe.success_threshold, 1, 100)
+}
+
+fn check_delivery_and_limits(document: &Document) -> Result<(), ConfigError> {
+    let (delivery, limits) = (&document.primary.delivery, &document.limits);
+    between("primary.delivery.maxConnections", delivery.max_connections, 1, 1000)?;
+    between("primary.delivery.maxMessagesPerConnection", delivery.max_messages_per_connection, 1, 1_000_000)?;
+    within("primary.delivery.retryInterval", delivery.retry_interval, "100ms", "1d")?;
+    within("primary.delivery.retryIntervalMax", delivery.retry_interval_max, "100ms", "1d")?;
+    // RFC 5321 section 4.5.3.1.7 asks for 64 KiB at least.
+    between("limits.messageSize", limits.message_size, Bytes(64 << 10), Bytes(2 << 30))?;
+    between("limits.connections", limits.connections, 1, 100_000)?;
+    between("limits.connectionsPerClient", limits.connections_per_client, 1, 100_000)?;
+    // RFC 5321 section 4.5.3.1.8 asks for 100 at least; a record's fields hold 1000 (spool/record.rs).
+    between("limits.recipients", limits.recipients, 100, 1000)
+}
+
+fn is_host(name: &str) -> bool {
+    is_domain(name.strip_suffix('.').unwrap_or(name))
+        || name.parse::<std::net::IpAddr>().is_ok()
+        || is_address_literal(name)
+}
+
+fn between<T: PartialOrd + Display>(key: &'static str, value: T, least: T, most: T) -> Result<(), ConfigError> {
+    if value >= least && value <= most {
+        return Ok(());
+    }
+    Err(ConfigError::Value { key, reason: format!("is {value}; write a value from {least} to {most}") })
+}
+
+fn within(key: &'static str, value: Span, least: &str, most: &str) -> Result<(), ConfigError> {
+    let bound = |text: &str| text.parse().unwrap_or(value); // the bounds are our own texts
+    between(key, value, bound(least), bound(most))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "
+domains: [example.org, '*.example.org']
+hostname: mx2.example.org
+primary:
+  hosts: [{host: mx1.example.org}]
+";
+
+    fn checked(text: &str) -> Result<Config, ConfigError> {
+        let cause = |cause: serde_saphyr::Error| ConfigError::Shape { path: "test".into(), cause: cause.to_string() };
+        check(serde_saphyr::from_str(text).map_err(cause)?)
+    }
+
+    #[test]
+    fn the_shortest_document_gets_defaults_and_passes() {
+        let config = checked(GOOD).unwrap();
+        assert!(config.domains.contain("sub.example.org"));
+        assert_eq!(config.document.primary.hosts[0].port, 25);
+        assert_eq!(config.document.primary.probe.interval_while_queued.to_string(), "2s");
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_its_key() {
+        for (from, to, key) in [
+            ("[example.org, '*.example.org']", "[]", "domains"),
+            ("example.org,", "'a b',", "domains"),
+            ("hostname: mx2.example.org", "hostname: 'mx 2'", "hostname"),
+            ("hostname: mx2.example.org", "hostname: ''", "hostname"),
+            ("[{host: mx1.example.org}]", "[]", "primary.hosts"),
+            ("[{host: mx1.example.org}]", "[{host: 'mx1 x'}]", "primary.hosts"),
+            ("{host: mx1.example.org}", "{host: mx1.example.org, port: 0}", "primary.hosts"),
+            ("primary:", "schema: 2\nprimary:", "schema"),
+            ("primary:", "limits: {recipients: 99}\nprimary:", "limits.recipients"),
+            ("primary:", "limits: {messageSize: 1Ki}\nprimary:", "limits.messageSize"),
+            ("primary:", "primary:\n  probe: {interval: 1ms}", "primary.probe.interval"),
+            ("primary:", "primary:\n  delivery: {maxConnections: 0}", "primary.delivery.maxConnections"),
+        ] {
+            assert!(GOOD.contains(from), "{from}");
+            match checked(&GOOD.replacen(from, to, 1)) {
+                Err(ConfigError::Value { key: found, .. }) => assert_eq!(found, key, "{to}"),
+                other => panic!("{to}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_line_and_column() {
+        let refused = checked(&GOOD.replace("hostname", "hostnaem")).unwrap_err().to_string();
+        assert!(refused.contains("hostnaem"), "{refused}");
+        assert!(refused.contains("line 3") && refused.contains("column 1"), "{refused}");
+    }
+}

@@ -1,0 +1,298 @@
+//! One attempt: an envelope and a source of bytes go in, an outcome for each recipient comes out. Knows sockets only.
+
+use std::time::Duration;
+
+use memchr::memmem;
+
+use super::{
+    answer::Answer,
+    hop::{Hop, TalkError},
+};
+use crate::mail::{
+    content::Source,
+    envelope::{Body, Envelope},
+};
+
+/// RFC 5321 sections 4.5.3.2.2 and 4.5.3.2.3.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
+/// RFC 5321 section 4.5.3.2.4.
+const DATA_TIMEOUT: Duration = Duration::from_secs(120);
+/// RFC 5321 section 4.5.3.2.6: giving up earlier makes duplicates.
+const FINAL_DOT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A usual message goes out in one write with its final dot; a large one in pieces of this size at least.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// What is to be handed over.
+pub struct Job<'a, S> {
+    /// Its envelope.
+    pub envelope: &'a Envelope,
+    /// Our trace field, which goes first.
+    pub trace: &'a [u8],
+    /// Places of the recipients to try.
+    pub waiting: &'a [u32],
+    /// Length of the content.
+    pub content_bytes: u64,
+    /// The content.
+    pub content: &'a mut S,
+}
+
+/// What became of one recipient: a value, not an error.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The next hop has it; its own words are the evidence.
+    Delivered(String),
+    /// Not now. The words are the next hop's, or say how the connection broke.
+    Deferred(String),
+    /// Never, says the next hop.
+    Failed(String),
+    /// The stored bytes do not match their checksum.
+    Unreadable,
+}
+
+/// What an attempt brought.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Attempted {
+    /// For each recipient that was to be tried.
+    pub outcomes: Vec<(u32, Outcome)>,
+    /// Why the connection is of no more use, if so.
+    pub broken: Option<String>,
+}
+
+/// Hands one message over, or learns why not.
+pub async fn attempt<S: Source>(hop: &mut Hop, job: Job<'_, S>) -> Attempted {
+    let places = job.waiting.to_vec();
+    let mut transaction = Transaction { hop, fates: vec![None; places.len()] };
+    let ended = transaction.run(job).await;
+    let Transaction { fates, .. } = transaction;
+    let (rest, broken) = match ended {
+        Ok(outcome) => (outcome, None),
+        Err(Broken::Talk(TalkError::Said(answer))) => (Outcome::Deferred(answer.words()), Some(answer.words())),
+        Err(Broken::Talk(cause)) => (Outcome::Deferred(cause.to_string()), Some(cause.to_string())),
+        Err(Broken::Content(outcome)) => (outcome, Some("given up in the middle of a message".into())),
+    };
+    let outcomes = places.into_iter().zip(fates).map(|(place, fate)| (place, fate.unwrap_or_else(|| rest.clone())));
+    Attempted { outcomes: outcomes.collect(), broken }
+}
+
+struct Transaction<'a> {
+    hop: &'a mut Hop,
+    /// What is decided already, in the order of the recipients that are tried.
+    fates: Vec<Option<Outcome>>,
+}
+
+/// The connection must not be used again.
+enum Broken {
+    Talk(TalkError),
+    Content(Outcome),
+}
+
+impl From<TalkError> for Broken {
+    fn from(cause: TalkError) -> Self {
+        Self::Talk(cause)
+    }
+}
+
+impl Transaction<'_> {
+    /// Returns what became of all recipients that have no fate of their own.
+    async fn run<S: Source>(&mut self, job: Job<'_, S>) -> Result<Outcome, Broken> {
+        let commands = commands(&job, self.hop.extensions.size, self.hop.extensions.eight_bit_mime);
+        let data = if self.hop.extensions.pipelining {
+            self.all_at_once(&commands).await?
+        } else {
+            self.one_by_one(&commands).await?
+        };
+        let data = match data {
+            Ok(data) => data,
+            Err(sender_refused) => return Ok(sender_refused),
+        };
+        if data.code != 354 {
+            return self.no_data(data).await;
+        }
+        if self.fates.iter().all(Option::is_some) {
+            // 354 though nobody was taken: the server waits for content, so it gets none (RFC 2920 section 3.1).
+            self.answer_unless_closing(b".\r\n", FINAL_DOT_TIMEOUT).await?;
+            return Ok(Outcome::Deferred("no recipient was taken".into()));
+        }
+        self.content(job).await?;
+        let verdict = self.answer(FINAL_DOT_TIMEOUT).await?;
+        Ok(outcome(&verdict))
+    }
+
+    /// MAIL, each RCPT and DATA in one write (RFC 2920). The inner error: MAIL was refused, which decides for all.
+    async fn all_at_once(&mut self, commands: &[String]) -> Result<Result<Answer, Outcome>, Broken> {
+        self.hop.send(commands.concat().as_bytes()).await?;
+        let mail = self.answer(COMMAND_TIMEOUT).await?;
+        for place in 0..self.fates.len() {
+            let rcpt = self.answer(COMMAND_TIMEOUT).await?;
+            self.note(place, &rcpt);
+        }
+        let data = self.answer(DATA_TIMEOUT).await?;
+        if mail.is_positive() {
+            return Ok(Ok(data));
+        }
+        if data.code == 354 {
+            return Err(Broken::Talk(TalkError::Said(data))); // a server that takes content after refusing MAIL
+        }
+        self.fates.fill(None); // what RCPT said follows from MAIL's refusal
+        Ok(Err(outcome(&mail)))
+    }
+
+    async fn one_by_one(&mut self, commands: &[String]) -> Result<Result<Answer, Outcome>, Broken> {
+        let [mail, rcpts @ .., data] = commands else { return Err(Broken::Talk(TalkError::Closed)) };
+        let mail = self.answer_unless_closing(mail.as_bytes(), COMMAND_TIMEOUT).await?;
+        if !mail.is_positive() {
+            return Ok(Err(outcome(&mail)));
+        }
+        for (place, rcpt) in rcpts.iter().enumerate() {
+            let rcpt = self.answer_unless_closing(rcpt.as_bytes(), COMMAND_TIMEOUT).await?;
+            self.note(place, &rcpt);
+        }
+        if self.fates.iter().all(Option::is_some) {
+            self.answer_unless_closing(b"RSET\r\n", COMMAND_TIMEOUT).await?;
+            return Ok(Err(Outcome::Deferred("no recipient was taken".into())));
+        }
+        Ok(Ok(self.answer_unless_closing(data.as_bytes(), DATA_TIMEOUT).await?))
+    }
+
+    /// DATA was refused; the transaction may still be open on the other side.
+    async fn no_data(&mut self, data: Answer) -> Result<Outcome, Broken> {
+        self.answer_unless_closing(b"RSET\r\n", COMMAND_TIMEOUT).await?;
+        // Where nobody was taken, each has its own fate already, and this refusal only follows from that.
+        Ok(outcome(&data))
+    }
+
+    /// A taken recipient has no fate yet; a refused one has.
+    fn note(&mut self, place: usize, rcpt: &Answer) {
+        if !rcpt.is_positive() {
+            self.fates[place] = Some(outcome(rcpt));
+        }
+    }
+
+    /// Sends the content and, if all of it could be read, the final dot. Without that dot the other side has
+    /// nothing (RFC 5321 section 4.1.1.4).
+    async fn content<S: Source>(&mut self, job: Job<'_, S>) -> Result<(), Broken> {
+        let (mut stuffer, mut output) = (Stuffer::default(), Vec::with_capacity(16 << 10));
+        stuffer.push(job.trace, &mut output);
+        loop {
+            match job.content.next().await {
+                Ok(Some(piece)) => {
+                    if output.len() >= WRITE_BYTES {
+                        self.hop.send(&output).await?;
+                        output.clear();
+                    }
+                    stuffer.push(&piece, &mut output);
+                }
+                Ok(None) => break,
+                Err(cause) if cause.kind() == std::io::ErrorKind::InvalidData => {
+                    return Err(Broken::Content(Outcome::Unreadable));
+                }
+                Err(cause) => return Err(Broken::Content(Outcome::Deferred(format!("read spool: {cause}")))),
+            }
+        }
+        stuffer.end(&mut output);
+        output.extend_from_slice(b".\r\n");
+        self.hop.send(&output).await.map_err(Broken::Talk)
+    }
+
+    async fn answer(&mut self, limit: Duration) -> Result<Answer, Broken> {
+        let answer = self.hop.answer(limit).await?;
+        if answer.closes() { Err(Broken::Talk(TalkError::Said(answer))) } else { Ok(answer) }
+    }
+
+    async fn answer_unless_closing(&mut self, command: &[u8], limit: Duration) -> Result<Answer, Broken> {
+        self.hop.send(command).await?;
+        self.answer(limit).await
+    }
+}
+
+fn outcome(answer: &Answer) -> Outcome {
+    if answer.is_positive() {
+        Outcome::Delivered(answer.words())
+    } else if answer.is_permanent() {
+        Outcome::Failed(answer.words())
+    } else {
+        Outcome::Deferred(answer.words())
+    }
+}
+
+/// MAIL, a RCPT for each waiting recipient, DATA.
+fn commands<S>(job: &Job<'_, S>, size: bool, eight_bit_mime: bool) -> Vec<String> {
+    let Envelope { reverse_path, recipients, body, .. } = job.envelope;
+    let sender = reverse_path.as_ref().map_or("", |path| path.as_str());
+    let mut mail = format!("MAIL FROM:<{sender}>");
+    if size {
+        mail += &format!(" SIZE={}", job.content_bytes + job.trace.len() as u64);
+    }
+    // A primary that forgot 8BITMIME gets 8-bit mail as it is: converting would break signatures.
+    mail += match body {
+        Body::EightBitMime if eight_bit_mime => " BODY=8BITMIME",
+        Body::SevenBit if eight_bit_mime => " BODY=7BIT",
+        _ => "",
+    };
+    let rcpts = job.waiting.iter().filter_map(|place| recipients.get(*place as usize));
+    let rcpts = rcpts.map(|recipient| format!("RCPT TO:<{recipient}>\r\n"));
+    [mail + "\r\n"].into_iter().chain(rcpts).chain(["DATA\r\n".to_owned()]).collect()
+}
+
+/// Doubles dots at the starts of lines (RFC 5321 section 4.5.2), however the content is cut.
+#[derive(Default)]
+struct Stuffer {
+    within_line: bool,
+    after_cr: bool,
+}
+
+impl Stuffer {
+    fn push(&mut self, piece: &[u8], output: &mut Vec<u8>) {
+        if !self.within_line && piece.first() == Some(&b'.') {
+            output.push(b'.');
+        }
+        let mut copied = 0;
+        for line_end in memmem::find_iter(piece, b"\n.") {
+            output.extend_from_slice(&piece[copied..=line_end]);
+            output.push(b'.');
+            copied = line_end + 1;
+        }
+        output.extend_from_slice(&piece[copied..]);
+        if let Some(last) = piece.last() {
+            (self.within_line, self.after_cr) = (*last != b'\n', *last == b'\r');
+        }
+    }
+
+    /// The final dot needs a line of its own.
+    fn end(&self, output: &mut Vec<u8>) {
+        match (self.within_line, self.after_cr) {
+            (false, _) => {}
+            (true, false) => output.extend_from_slice(b"\r\n"),
+            (true, true) => output.push(b'\n'),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stuffed(pieces: &[&[u8]]) -> Vec<u8> {
+        let (mut stuffer, mut output) = (Stuffer::default(), Vec::new());
+        pieces.iter().for_each(|piece| stuffer.push(piece, &mut output));
+        stuffer.end(&mut output);
+        output
+    }
+
+    #[test]
+    fn dots_are_doubled_at_line_starts_however_the_content_is_cut() {
+        for (content, expected) in [
+            ("", ""),
+            (".\r\n", "..\r\n"),
+            ("a\r\n.b\r\n..\r\nc.\r\n", "a\r\n..b\r\n...\r\nc.\r\n"),
+            ("\r\n.\r\n\r\n", "\r\n..\r\n\r\n"),
+            ("no line end", "no line end\r\n"),
+        ] {
+            for cut in 0..=content.len() {
+                let (head, tail) = content.as_bytes().split_at(cut);
+                assert_eq!(stuffed(&[head, tail]), expected.as_bytes(), "{content:?} cut at {cut}");
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! BackupMx's relay: receives mail while the primary is away, keeps it, hands it over, and says how it stands.
+//!
+//! In the order in which a newcomer should read: a message comes in by [`smtp`], [`policy`] decides, the [`spool`] keeps
+//! it, the [`queue`] says when it goes, [`primary`] knows whether it can, and [`delivery`] hands it over.
+
+pub mod mail;
+pub mod smtp;
+pub mod policy;
+pub mod spool;
+pub mod queue;
+pub mod primary;
+pub mod delivery;
+
+pub mod status;
+pub mod metrics;
+pub mod observe;
+pub mod admin;
+
+pub mod config;
+pub mod cli;
+pub mod run;
+
+mod chance;
+mod foreign;

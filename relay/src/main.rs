@@ -1,0 +1,118 @@
+//! The command line program: reads flags and config, takes the data folder, binds ports, runs until a signal.
+
+use std::{fs, io, process::ExitCode};
+
+use backupmx_relay::{
+    admin,
+    cli::{Cli, Command, Flags, LogFormat},
+    config::{Config, ConfigError},
+    run::{self, Listeners, RunError},
+    spool::folder::{self, FolderError},
+};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let Cli { command, flags } = Cli::parse(); // wrong usage ends here, with code 2
+    let done = match command {
+        Some(Command::CheckConfig) => {
+            flags.config().map(|config| println!("{}", checked(&config))).map_err(Failure::from)
+        }
+        Some(Command::PrintConfig) => flags.config().map_err(Failure::from).and_then(|config| print(&config)),
+        None => run(&flags),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("backupmx-relay: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// Why the program ends without having been asked to. Each message says what was tried and what would help.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("configuration: {0}")]
+    Config(#[from] ConfigError),
+    #[error("data folder {path}: {source}")]
+    Folder { path: String, source: FolderError },
+    #[error(
+        "admin token {path}: {source}; name a readable file with --admin-token-file, or remove it to get a new token"
+    )]
+    Token { path: String, source: io::Error },
+    #[error("print configuration: {0}")]
+    Print(String),
+    #[error("{0}")]
+    Run(#[from] RunError),
+    #[error("start runtime: {0}")]
+    Runtime(#[source] io::Error),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::Folder { .. } | Self::Token { .. } | Self::Run(RunError::Spool(_)) => 3,
+            Self::Print(_) | Self::Run(_) | Self::Runtime(_) => 1,
+        }
+    }
+}
+
+fn checked(config: &Config) -> String {
+    let document = &config.document;
+    let hosts: Vec<_> = document.primary.hosts.iter().map(|host| format!("{}:{}", host.host, host.port)).collect();
+    format!(
+        "configuration is good: {} keeps mail for {}, primary {}",
+        document.hostname,
+        document.domains.join(", "),
+        hosts.join(", ")
+    )
+}
+
+fn print(config: &Config) -> Result<(), Failure> {
+    let text = serde_saphyr::to_string(&config.document).map_err(|cause| Failure::Print(cause.to_string()))?;
+    print!("{text}");
+    Ok(())
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    let config = flags.config()?;
+    start_log(flags);
+    let unusable = |source| Failure::Folder { path: flags.data.display().to_string(), source };
+    let _lock = folder::take(&flags.data).map_err(unusable)?;
+    let data = fs::canonicalize(&flags.data).map_err(|cause| unusable(cause.into()))?;
+    let path = flags.token_path();
+    let token = admin::token(&path).map_err(|source| Failure::Token { path: path.display().to_string(), source })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
+    runtime.block_on(async {
+        let listeners = Listeners::bind(flags.listen, flags.observe, flags.console).await?;
+        let stop = CancellationToken::new();
+        stop_on_signal(&stop)?;
+        Ok(run::run(config, data, token, listeners, stop).await?)
+    })
+}
+
+/// SIGTERM from whoever runs us, SIGINT from a terminal.
+fn stop_on_signal(stop: &CancellationToken) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
+
+fn start_log(flags: &Flags) {
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(flags.log_level).with_target(false);
+    match flags.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

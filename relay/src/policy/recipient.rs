@@ -1,0 +1,75 @@
+//! Whose mail we take: the listed domains, and nobody else's. No I/O.
+
+use std::collections::HashSet;
+
+use super::{Facts, Refusal};
+use crate::mail::address::{Address, is_domain};
+
+/// The domains of the configuration, folded to lower case.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Domains {
+    exact: HashSet<String>,
+    /// What stands behind `*.`.
+    below: HashSet<String>,
+}
+
+impl Domains {
+    /// `example.org`, or `*.example.org` for all below it but not `example.org` itself. The name of a bad one comes back.
+    pub fn new(names: &[String]) -> Result<Self, String> {
+        let mut domains = Self::default();
+        for name in names {
+            let (set, domain) = match name.strip_prefix("*.") {
+                Some(domain) => (&mut domains.below, domain),
+                None => (&mut domains.exact, name.as_str()),
+            };
+            if !is_domain(domain) {
+                return Err(name.clone());
+            }
+            set.insert(domain.to_ascii_lowercase());
+        }
+        Ok(domains)
+    }
+
+    /// Whether mail for this domain is ours to take.
+    pub fn contain(&self, domain: &str) -> bool {
+        let domain = domain.to_ascii_lowercase();
+        let mut parents = domain.match_indices('.').map(|(dot, _)| &domain[dot + 1..]);
+        self.exact.contains(&domain) || parents.any(|parent| self.below.contains(parent))
+    }
+}
+
+/// 550: never an open relay.
+pub fn domain_is_ours(recipient: &Address, facts: &Facts) -> Result<(), Refusal> {
+    if facts.domains.contain(recipient.domain()) { Ok(()) } else { Err(Refusal::NotOurDomain) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listed_domains_are_ours_in_any_case_and_no_others() {
+        let domains = Domains::new(&["example.org".into(), "*.Shop.Example".into()]).unwrap();
+        for (domain, ours) in [
+            ("example.org", true),
+            ("EXAMPLE.Org", true),
+            ("www.example.org", false),
+            ("xexample.org", false),
+            ("a.shop.example", true),
+            ("a.b.shop.example", true),
+            ("shop.example", false),
+            ("ashop.example", false),
+            ("example", false),
+            ("[192.0.2.1]", false),
+        ] {
+            assert_eq!(domains.contain(domain), ours, "{domain}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_no_domain_is_told() {
+        for name in ["", "*", "*.", "a b", "a@b", "*.*.example.org", "example.org."] {
+            assert_eq!(Domains::new(&[name.into()]), Err(name.to_owned()));
+        }
+    }
+}

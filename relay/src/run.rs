@@ -1,0 +1,215 @@
+//! The program as a library: from a checked config and bound ports to the end of the last session.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::Router;
+use jiff::Timestamp;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    admin,
+    config::Config,
+    delivery::Drain,
+    metrics::Metrics,
+    observe::{self, Observe},
+    primary::Primary,
+    queue::Queue,
+    smtp::{
+        connection::Door,
+        listener::{self, Bounds},
+        session::Terms,
+    },
+    spool::{Recovered, RecoveryError, Spool, disk::RealDisk},
+    status::Parts,
+};
+
+/// How long a stop waits for content that is coming in and for deliveries under way. Kubernetes kills after 30 s.
+const STOP_MAX: Duration = Duration::from_secs(20);
+
+/// Where the relay listens; bound before anything is said about running.
+pub struct Listeners {
+    /// SMTP.
+    pub smtp: TcpListener,
+    /// Metrics, status, health.
+    pub observe: TcpListener,
+    /// Admin API.
+    pub console: TcpListener,
+}
+
+/// Why the relay ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A port cannot be bound.
+    #[error("listen on {address} for {what}: {source}; stop what uses it, or choose another with {flag}")]
+    Bind {
+        /// What it is for.
+        what: &'static str,
+        /// The flag that names it.
+        flag: &'static str,
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The spool cannot be read.
+    #[error("open spool: {0}")]
+    Spool(#[from] RecoveryError),
+    /// The metrics contradict each other.
+    #[error("register metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The runtime cannot say where it listens.
+    #[error("ask for local address: {0}")]
+    Address(#[source] io::Error),
+}
+
+impl Listeners {
+    /// Binds all ports.
+    pub async fn bind(smtp: SocketAddr, observe: SocketAddr, console: SocketAddr) -> Result<Self, RunError> {
+        let bind = async |what, flag, address| {
+            TcpListener::bind(address).await.map_err(|source| RunError::Bind { what, flag, address, source })
+        };
+        Ok(Self {
+            smtp: bind("SMTP", "--listen", smtp).await?,
+            observe: bind("metrics and status", "--observe", observe).await?,
+            console: bind("the admin API", "--console", console).await?,
+        })
+    }
+}
+
+/// Runs until `stop` is called and everything has come to its end. The folder must be ours already.
+pub async fn run(
+    config: Config,
+    data: PathBuf,
+    token: String,
+    listeners: Listeners,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let (parts, door) = assemble(&config, data)?;
+    let serving = Arc::new(AtomicBool::new(true));
+    let tasks = TaskTracker::new();
+    let pages = CancellationToken::new();
+    log_running(&config, &parts, &listeners)?;
+    let Listeners { smtp, observe, console } = listeners;
+    let observed = Observe { parts: parts.clone(), serving: serving.clone() };
+    let observe_page = tokio::spawn(serve_pages(observe, observe::router(observed), pages.clone()));
+    let console_page = tokio::spawn(serve_pages(console, admin::router(parts.clone(), token), pages.clone()));
+    let primary = parts.primary.clone();
+    let (watching, probing) = (stop.clone(), primary.clone());
+    tasks.spawn(async move { probing.watch(&watching).await });
+    tasks.spawn(Arc::new(drain(&config, &parts)).run(stop.clone()));
+    tasks.spawn(listener::run(smtp, Arc::new(door), bounds(&config), stop.clone()));
+    tasks.close();
+
+    stop.cancelled().await;
+    serving.store(false, Ordering::Relaxed);
+    tracing::info!(sessions = parts.metrics.sessions.get(), "stopping");
+    if timeout(STOP_MAX, tasks.wait()).await.is_err() {
+        tracing::warn!("sessions or deliveries were cut off; their senders try again");
+    }
+    pages.cancel();
+    let _ = timeout(STOP_MAX, async { tokio::join!(observe_page, console_page) }).await;
+    tracing::info!(waiting = parts.spool.counts().messages, "stopped");
+    Ok(())
+}
+
+/// Opens the spool and connects everything that does not listen.
+fn assemble(config: &Config, data: PathBuf) -> Result<(Arc<Parts>, Door), RunError> {
+    let document = &config.document;
+    let metrics = Arc::new(Metrics::new()?);
+    let sync_seconds = metrics.sync_seconds.clone();
+    let (spool, recovered) =
+        Spool::open(Arc::new(RealDisk::new(&data)), move |took| sync_seconds.observe(took.as_secs_f64()))?;
+    let queue = Arc::new(Queue::new(&document.primary.delivery));
+    let Recovered { messages, damages, rot } = recovered;
+    metrics.quarantined.inc_by(rot);
+    damages.iter().for_each(|damage| tracing::warn!("{damage}"));
+    queue.recovered(messages.iter().filter(|message| !message.is_held).map(|message| message.id));
+    let primary = Arc::new(Primary::new(
+        document.primary.hosts.clone(),
+        document.hostname.clone(),
+        document.primary.probe.clone(),
+        queue.clone(),
+        metrics.clone(),
+    ));
+    let door = Door {
+        terms: terms(config),
+        domains: config.domains.clone(),
+        spool: spool.clone(),
+        queue: queue.clone(),
+        primary: primary.clone(),
+        metrics: metrics.clone(),
+    };
+    let parts = Parts {
+        hostname: document.hostname.clone(),
+        config_generation: document.generation,
+        started_at: Timestamp::now(),
+        damages,
+        spool,
+        queue,
+        primary,
+        metrics,
+    };
+    Ok((Arc::new(parts), door))
+}
+
+fn terms(config: &Config) -> Terms {
+    let document = &config.document;
+    Terms {
+        hostname: document.hostname.clone(),
+        // config.rs refuses a document without domains.
+        postmaster_domain: document.domains[0].trim_start_matches("*.").to_owned(),
+        message_bytes_max: document.limits.message_size.0,
+        recipients_max: document.limits.recipients as usize,
+    }
+}
+
+fn bounds(config: &Config) -> Bounds {
+    let limits = &config.document.limits;
+    Bounds {
+        sessions_max: limits.connections as usize,
+        sessions_per_client_max: limits.connections_per_client as usize,
+    }
+}
+
+fn drain(config: &Config, parts: &Parts) -> Drain {
+    let primary = &config.document.primary;
+    Drain {
+        spool: parts.spool.clone(),
+        queue: parts.queue.clone(),
+        primary: parts.primary.clone(),
+        metrics: parts.metrics.clone(),
+        hostname: parts.hostname.clone(),
+        connect_timeout: primary.probe.connect_timeout.0,
+        messages_per_connection_max: primary.delivery.max_messages_per_connection as usize,
+    }
+}
+
+fn log_running(config: &Config, parts: &Parts, listeners: &Listeners) -> Result<(), RunError> {
+    let address = |listener: &TcpListener| listener.local_addr().map_err(RunError::Address);
+    tracing::info!(
+        smtp = %address(&listeners.smtp)?,
+        observe = %address(&listeners.observe)?,
+        console = %address(&listeners.console)?,
+        hostname = parts.hostname,
+        domains = config.document.domains.join(","),
+        waiting = parts.spool.counts().messages,
+        "running"
+    );
+    Ok(())
+}
+
+async fn serve_pages(listener: TcpListener, router: Router, stop: CancellationToken) {
+    if let Err(cause) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
+        tracing::error!(%cause, "serve pages");
+    }
+}

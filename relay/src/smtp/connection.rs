@@ -1,0 +1,214 @@
+//! The driver of one session: reads, asks policy, hands content to the spool, writes, counts and logs.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    command::Command,
+    data::{DataReader, Fault},
+    reply::Reply,
+    session::{Draft, Session, Step, Terms},
+    wire::{Line, Wire, WireError},
+};
+use crate::{
+    foreign::shown,
+    mail::{envelope::Envelope, id::MessageId, trace},
+    metrics::Metrics,
+    policy::{self, Facts, recipient::Domains},
+    primary::Primary,
+    queue::Queue,
+    spool::{Incoming, NotKept, Spool},
+};
+
+/// Waiting for a command or for content: RFC 5321 section 4.5.3.2.7 asks for 5 minutes at least.
+const IDLE_MAX: Duration = Duration::from_secs(300);
+/// Content over the limit is read to its end, so that the sender hears why; this many limits of it, then we close.
+const OVERSIZE_FACTOR_MAX: u64 = 2;
+
+/// What all connections share.
+pub struct Door {
+    /// What sessions go by.
+    pub terms: Terms,
+    /// Whose mail we take.
+    pub domains: Domains,
+    /// Where it goes.
+    pub spool: Spool,
+    /// Who is told of it.
+    pub queue: Arc<Queue>,
+    /// Who looks after the primary when a client comes.
+    pub primary: Arc<Primary>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Serves one client to its end. Content that is coming in when `stop` is called is still taken.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    client: IpAddr,
+    door: &Door,
+    stop: &CancellationToken,
+) {
+    let mut connection = Connection { wire: Wire::new(stream), session: Session::new(&door.terms), client, door };
+    let greeting = connection.session.greeting();
+    connection.say(&greeting);
+    match connection.converse(stop).await {
+        Ok(Some(last)) => connection.say(&last),
+        Ok(None) => return, // no reply would be true: close without one
+        Err(WireError::Idle) => connection.say(&Reply::idle()),
+        Err(cause @ (WireError::Closed | WireError::Io(_))) => {
+            tracing::debug!(%client, %cause, "session ended");
+            return;
+        }
+    }
+    connection.wire.close().await;
+}
+
+struct Connection<'a, S> {
+    wire: Wire<S>,
+    session: Session<'a>,
+    client: IpAddr,
+    door: &'a Door,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
+    /// Goes on until somebody ends it. Returns the last thing to say, `None` for nothing.
+    async fn converse(&mut self, stop: &CancellationToken) -> Result<Option<Reply>, WireError> {
+        loop {
+            let line = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(Some(Reply::shutting_down())),
+                line = self.wire.line(IDLE_MAX) => line?,
+            };
+            let reply = match self.hear(&line) {
+                Step::Say(reply) => reply,
+                Step::Ask(question) => {
+                    let verdict = policy::decide(&question, &self.facts());
+                    self.session.decided(verdict)
+                }
+                Step::Receive(draft) => match self.receive(draft).await? {
+                    Some(reply) => reply,
+                    None => return Ok(None),
+                },
+                Step::Close(reply) => return Ok(Some(reply)),
+            };
+            self.say(&reply);
+            if reply == Reply::far_too_large() {
+                self.wire.flush().await?;
+                return Ok(None);
+            }
+        }
+    }
+
+    fn hear(&mut self, line: &Line) -> Step {
+        match line {
+            Line::Whole(line) => self.session.hear(Command::parse(line)),
+            Line::BareLf => self.session.bad_line("Line must end in CR LF"),
+            Line::TooLong => self.session.bad_line("Line too long"),
+        }
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        let Door { domains, spool, .. } = self.door;
+        Facts { domains, free_bytes: spool.free_bytes(), is_writable: spool.is_writable() }
+    }
+
+    /// Writes a reply, and counts it if it refuses something.
+    fn say(&mut self, reply: &Reply) {
+        if let Some(reason) = reply.refused_for() {
+            self.door.metrics.refused.with_label_values(&[reason]).inc();
+            tracing::debug!(client = %self.client, reason, "refused");
+        }
+        reply.write(self.wire.output());
+    }
+
+    /// From 354 to the reply to the final dot.
+    async fn receive(&mut self, draft: Draft) -> Result<Option<Reply>, WireError> {
+        let envelope = self.envelope(draft);
+        let trace = trace::received_field(&envelope, &self.door.terms.hostname).into_bytes();
+        let arrival = Arrival::of(&envelope);
+        let mut incoming = self.door.spool.begin(envelope, trace);
+        Reply::start_data().write(self.wire.output());
+        let (fault, content_bytes, written) = self.content(&mut incoming).await?;
+        match fault {
+            Some(ContentFault::Reader(Fault::BareLineEnd)) => return Ok(Some(Reply::bare_line_end())),
+            Some(ContentFault::Reader(Fault::TooLarge)) => return Ok(Some(Reply::too_large())),
+            Some(ContentFault::FarTooLarge) => return Ok(Some(Reply::far_too_large())),
+            None => {}
+        }
+        let outcome = match written {
+            Ok(()) => incoming.keep().await,
+            Err(reason) => Err(reason),
+        };
+        match &outcome {
+            Ok(receipt) => {
+                self.door.metrics.accepted.inc();
+                arrival.log(content_bytes);
+                self.door.queue.spooled(receipt.id());
+            }
+            Err(reason) => tracing::error!(id = %arrival.id, client = %self.client, ?reason, "not kept"),
+        }
+        Ok(self.session.kept(outcome))
+    }
+
+    fn envelope(&self, draft: Draft) -> Envelope {
+        let Draft { helo, protocol, reverse_path, recipients, body } = draft;
+        let (id, received_at, client) = (MessageId::new(), Timestamp::now(), self.client);
+        Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body }
+    }
+
+    /// Reads content to its end. What cannot be written is read all the same: the reply belongs behind the final dot.
+    async fn content(
+        &mut self,
+        incoming: &mut Incoming,
+    ) -> Result<(Option<ContentFault>, u64, Result<(), NotKept>), WireError> {
+        let most = self.door.terms.message_bytes_max;
+        let mut reader = DataReader::new(most);
+        let mut written = Ok(());
+        loop {
+            let (taken, ended) = {
+                let input = self.wire.input(IDLE_MAX).await?;
+                reader.feed(input, incoming.buffer())
+            };
+            self.wire.consume(taken);
+            if written.is_ok() {
+                written = incoming.spill().await;
+            } else {
+                incoming.buffer().clear();
+            }
+            if ended {
+                return Ok((reader.fault().map(ContentFault::Reader), reader.content_bytes(), written));
+            }
+            if reader.content_bytes() > most.saturating_mul(OVERSIZE_FACTOR_MAX) {
+                return Ok((Some(ContentFault::FarTooLarge), reader.content_bytes(), written));
+            }
+        }
+    }
+}
+
+enum ContentFault {
+    Reader(Fault),
+    FarTooLarge,
+}
+
+/// What the log says of a message that came in.
+struct Arrival {
+    id: MessageId,
+    client: IpAddr,
+    sender: String,
+    recipients: usize,
+}
+
+impl Arrival {
+    fn of(envelope: &Envelope) -> Self {
+        let sender = envelope.reverse_path.as_ref().map_or_else(String::new, |path| shown(path.as_str()));
+        Self { id: envelope.id, client: envelope.client, sender, recipients: envelope.recipients.len() }
+    }
+
+    fn log(&self, content_bytes: u64) {
+        let Self { id, client, sender, recipients } = self;
+        tracing::info!(%id, %client, sender, recipients, bytes = content_bytes, "accepted");
+    }
+}

@@ -1,0 +1,230 @@
+//! Our replies: code, enhanced code (RFC 2034, RFC 3463), text. Why we refuse stands beside what we say. No I/O.
+
+use std::borrow::Cow;
+
+use crate::mail::id::MessageId;
+
+/// One reply, of one line or more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    code: u16,
+    /// Empty where RFC 2034 forbids one: in the greeting, after EHLO and HELO, and in 3xx.
+    enhanced: &'static str,
+    lines: Vec<Cow<'static, str>>,
+    refusal: Option<&'static str>,
+}
+
+impl Reply {
+    fn new(code: u16, enhanced: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, enhanced, lines: vec![text.into()], refusal: None }
+    }
+
+    fn refusal(code: u16, enhanced: &'static str, reason: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { refusal: Some(reason), ..Self::new(code, enhanced, text) }
+    }
+
+    /// The three digits.
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// For what this refuses something, as a metric label; `None` if it does not.
+    pub fn refused_for(&self) -> Option<&'static str> {
+        self.refusal
+    }
+
+    /// Appends the reply as it goes over the wire.
+    pub fn write(&self, output: &mut Vec<u8>) {
+        for (place, line) in self.lines.iter().enumerate() {
+            let dash = if place + 1 < self.lines.len() { '-' } else { ' ' };
+            output.extend(format!("{}{dash}", self.code).bytes());
+            if !self.enhanced.is_empty() {
+                output.extend(format!("{} ", self.enhanced).bytes());
+            }
+            output.extend_from_slice(line.as_bytes());
+            output.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// The greeting.
+    pub fn greeting(hostname: &str) -> Self {
+        Self::new(220, "", format!("{hostname} ESMTP BackupMx"))
+    }
+
+    /// Answer to EHLO.
+    pub fn extensions(hostname: &str, message_bytes_max: u64) -> Self {
+        let offered =
+            ["PIPELINING".into(), format!("SIZE {message_bytes_max}"), "8BITMIME".into(), "ENHANCEDSTATUSCODES".into()];
+        let lines = [hostname.to_owned()].into_iter().chain(offered).map(Cow::Owned).collect();
+        Self { lines, ..Self::new(250, "", "") }
+    }
+
+    /// Answer to HELO.
+    pub fn hello(hostname: &str) -> Self {
+        Self::new(250, "", hostname.to_owned())
+    }
+
+    /// RSET and NOOP.
+    pub fn ok() -> Self {
+        Self::new(250, "2.0.0", "OK")
+    }
+
+    /// MAIL was taken.
+    pub fn sender_ok() -> Self {
+        Self::new(250, "2.1.0", "Sender OK")
+    }
+
+    /// RCPT was taken.
+    pub fn recipient_ok() -> Self {
+        Self::new(250, "2.1.5", "Recipient OK")
+    }
+
+    /// DATA was taken.
+    pub fn start_data() -> Self {
+        Self::new(354, "", "End data with <CR><LF>.<CR><LF>")
+    }
+
+    /// The message is ours. Only `Session::kept` says this, and only for a `Receipt`.
+    pub(super) fn queued_as(id: MessageId) -> Self {
+        Self::new(250, "2.0.0", format!("Kept as {id}"))
+    }
+
+    /// QUIT.
+    pub fn goodbye() -> Self {
+        Self::new(221, "2.0.0", "Bye")
+    }
+
+    /// VRFY: a fair answer that tells nothing (RFC 5321 section 3.5.3).
+    pub fn cannot_verify() -> Self {
+        Self::new(252, "2.5.0", "Cannot VRFY, but will take mail for our domains")
+    }
+
+    /// RFC 5321 section 4.2.4.
+    pub fn unknown_command() -> Self {
+        Self::refusal(500, "5.5.1", "unknown_command", "Unknown command")
+    }
+
+    /// A line that cannot be a command.
+    pub fn bad_line(what: &'static str) -> Self {
+        Self::refusal(500, "5.5.2", "bad_line", what)
+    }
+
+    /// Arguments do not follow the grammar.
+    pub fn bad_arguments(syntax: &'static str) -> Self {
+        Self::refusal(501, "5.5.4", "syntax", format!("Syntax: {syntax}"))
+    }
+
+    /// MAIL with an address that is none.
+    pub fn bad_sender() -> Self {
+        Self::refusal(501, "5.1.7", "syntax", "Bad sender address: write MAIL FROM:<local@domain> or MAIL FROM:<>")
+    }
+
+    /// RCPT with an address that is none.
+    pub fn bad_recipient() -> Self {
+        Self::refusal(501, "5.1.3", "syntax", "Bad recipient address: write RCPT TO:<local@domain>")
+    }
+
+    /// An address that needs SMTPUTF8, which we do not offer (RFC 6531 section 3.5).
+    pub fn needs_smtputf8() -> Self {
+        Self::refusal(553, "5.6.7", "smtputf8", "Addresses outside ASCII need SMTPUTF8, which is not offered here")
+    }
+
+    /// RFC 5321 section 4.1.1.11.
+    pub fn unknown_parameter() -> Self {
+        Self::refusal(555, "5.5.4", "parameter", "Parameter not known; EHLO lists what is")
+    }
+
+    /// RFC 5321 section 4.1.4.
+    pub fn bad_sequence(first: &'static str) -> Self {
+        Self::refusal(503, "5.5.1", "sequence", format!("Bad sequence of commands: send {first} first"))
+    }
+
+    /// DATA after recipients that were all refused (RFC 5321 section 3.3).
+    pub fn no_recipients() -> Self {
+        Self::refusal(554, "5.5.1", "sequence", "No valid recipients")
+    }
+
+    /// RFC 5321 section 4.5.3.1.10: those already taken stay.
+    pub fn too_many_recipients() -> Self {
+        Self::refusal(452, "4.5.3", "recipients", "Too many recipients; send the rest in another message")
+    }
+
+    /// RFC 1870 section 6.
+    pub fn too_large() -> Self {
+        Self::refusal(552, "5.3.4", "size", "Message is larger than the SIZE offered here")
+    }
+
+    /// RFC 5321 section 2.3.8: a line end that others could read differently.
+    pub fn bare_line_end() -> Self {
+        Self::refusal(550, "5.5.2", "bare_line_end", "CR or LF alone in the message; every line must end in CR LF")
+    }
+
+    /// Not a domain of ours.
+    pub fn not_our_domain() -> Self {
+        Self::refusal(550, "5.7.1", "domain", "We take no mail for this domain")
+    }
+
+    /// Below the watermark. Never 552: it is our trouble, and it passes.
+    pub fn insufficient_storage() -> Self {
+        Self::refusal(452, "4.3.1", "full", "Insufficient storage here; try again later")
+    }
+
+    /// The disk failed.
+    pub fn local_error() -> Self {
+        Self::refusal(451, "4.3.0", "disk", "Local error, nothing was kept; try again later")
+    }
+
+    /// A client that makes one mistake after the other.
+    pub fn too_many_errors() -> Self {
+        Self::refusal(421, "4.7.0", "errors", "Too many errors; closing")
+    }
+
+    /// More connections than we serve.
+    pub fn too_many_connections() -> Self {
+        Self::refusal(421, "4.7.0", "connections", "Too many connections; try again later")
+    }
+
+    /// A content that goes on far beyond the limit.
+    pub fn far_too_large() -> Self {
+        Self::refusal(421, "4.3.4", "size", "Message is far larger than the SIZE offered here; closing")
+    }
+
+    /// RFC 5321 section 4.5.3.2.7.
+    pub fn idle() -> Self {
+        Self::refusal(421, "4.4.2", "idle", "Nothing came for too long; closing")
+    }
+
+    /// RFC 5321 section 3.8.
+    pub fn shutting_down() -> Self {
+        Self::new(421, "4.3.2", "Shutting down; try again soon")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(reply: &Reply) -> String {
+        let mut output = Vec::new();
+        reply.write(&mut output);
+        String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn one_line_and_several_are_written_as_rfc_5321_section_4_2_1_says() {
+        assert_eq!(written(&Reply::ok()), "250 2.0.0 OK\r\n");
+        assert_eq!(
+            written(&Reply::extensions("mx2.example.org", 1000)),
+            "250-mx2.example.org\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
+        );
+    }
+
+    #[test]
+    fn greeting_ehlo_helo_and_354_carry_no_enhanced_code() {
+        for reply in [Reply::greeting("mx2"), Reply::extensions("mx2", 1), Reply::hello("mx2"), Reply::start_data()] {
+            let text = written(&reply);
+            let words = text.split_whitespace().nth(1).unwrap();
+            assert!(!words.contains('.'), "{text}");
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The SMTP conversation as a state machine: what was said so far, and what follows. No I/O, no clock.
+
+use super::{
+    command::{BadCommand, Command, ForwardPath, MailParameters},
+    reply::Reply,
+};
+use crate::{
+    mail::{
+        address::{Address, BadAddress},
+        envelope::{Body, Protocol},
+    },
+    policy::{Question, Refusal},
+    spool::{NotKept, Receipt},
+};
+
+/// Mistakes of the client until we close: enough for a confused human, too few for a guessing machine.
+const ERRORS_MAX: u32 = 20;
+
+/// What follows from what was heard.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Step {
+    /// Say this and listen on.
+    Say(Reply),
+    /// Ask policy, then call [`Session::decided`].
+    Ask(Question),
+    /// Say 354, read the content, then call [`Session::kept`] or [`Session::refused`].
+    Receive(Draft),
+    /// Say this and close.
+    Close(Reply),
+}
+
+/// A message of which the envelope is known.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Draft {
+    /// The client's name.
+    pub helo: String,
+    /// EHLO or HELO.
+    pub protocol: Protocol,
+    /// `None` for `<>`.
+    pub reverse_path: Option<Address>,
+    /// At least one.
+    pub recipients: Vec<Address>,
+    /// What `BODY=` said.
+    pub body: Body,
+}
+
+/// What a session needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Our name.
+    pub hostname: String,
+    /// Where `<Postmaster>` belongs: the first domain.
+    pub postmaster_domain: String,
+    /// SIZE that we offer, in bytes.
+    pub message_bytes_max: u64,
+    /// Recipients of one message.
+    pub recipients_max: usize,
+}
+
+/// One client's conversation.
+pub struct Session<'a> {
+    terms: &'a Terms,
+    client: Option<(String, Protocol)>,
+    transaction: Option<Transaction>,
+    /// What policy was asked about.
+    asked: Option<Asked>,
+    errors: u32,
+}
+
+struct Transaction {
+    reverse_path: Option<Address>,
+    body: Body,
+    recipients: Vec<Address>,
+}
+
+enum Asked {
+    Mail(Transaction),
+    Rcpt(Address),
+}
+
+impl<'a> Session<'a> {
+    /// Before the first command.
+    pub fn new(terms: &'a Terms) -> Self {
+        Self { terms, client: None, transaction: None, asked: None, errors: 0 }
+    }
+
+    /// The first thing that we say.
+    pub fn greeting(&self) -> Reply {
+        Reply::greeting(&self.terms.hostname)
+    }
+
+    /// Whether MAIL was taken and its message is not complete.
+    pub fn in_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// The one entry: a line was read.
+    pub fn hear(&mut self, command: Result<Command, BadCommand>) -> Step {
+        let step = match command {
+            Ok(command) => self.obey(command),
+            Err(bad) => Step::Say(complain(bad)),
+        };
+        self.count_errors(step)
+    }
+
+    /// A line came that cannot be a command.
+    pub fn bad_line(&mut self, what: &'static str) -> Step {
+        self.count_errors(Step::Say(Reply::bad_line(what)))
+    }
+
+    fn count_errors(&mut self, step: Step) -> Step {
+        // Codes 50x: the client's own mistakes. What policy refuses is not one.
+        if matches!(&step, Step::Say(reply) if reply.code() / 10 == 50) {
+            self.errors += 1;
+            if self.errors >= ERRORS_MAX {
+                return Step::Close(Reply::too_many_errors());
+            }
+        }
+        step
+    }
+
+    fn obey(&mut self, command: Command) -> Step {
+        match command {
+            Command::Ehlo(name) => self.hello(name, Protocol::Esmtp),
+            Command::Helo(name) => self.hello(name, Protocol::Smtp),
+            Command::Mail { reverse_path, parameters } => self.mail(reverse_path, parameters),
+            Command::Rcpt(path) => self.rcpt(path),
+            Command::Data => self.data(),
+            Command::Rset => {
+                self.transaction = None;
+                Step::Say(Reply::ok())
+            }
+            Command::Noop => Step::Say(Reply::ok()),
+            Command::Vrfy => Step::Say(Reply::cannot_verify()),
+            Command::Quit => Step::Close(Reply::goodbye()),
+        }
+    }
+
+    /// EHLO again resets the transaction (RFC 5321 section 4.1.4).
+    fn hello(&mut self, name: String, protocol: Protocol) -> Step {
+        self.client = Some((name, protocol));
+        self.transaction = None;
+        let Terms { hostname, message_bytes_max, .. } = self.terms;
+        Step::Say(match protocol {
+            Protocol::Esmtp => Reply::extensions(hostname, *message_bytes_max),
+            Protocol::Smtp => Reply::hello(hostname),
+        })
+    }
+
+    fn mail(&mut self, reverse_path: Option<Address>, MailParameters { size, body }: MailParameters) -> Step {
+        if self.client.is_none() {
+            return Step::Say(Reply::bad_sequence("EHLO or HELO"));
+        }
+        if self.transaction.is_some() {
+            return Step::Say(Reply::bad_sequence("DATA or RSET")); // RFC 5321 section 4.1.4: no nested MAIL
+        }
+        if size.is_some_and(|size| size > self.terms.message_bytes_max) {
+            return Step::Say(Reply::too_large());
+        }
+        self.asked = Some(Asked::Mail(Transaction { reverse_path, body, recipients: Vec::new() }));
+        Step::Ask(Question::Sender)
+    }
+
+    fn rcpt(&mut self, path: ForwardPath) -> Step {
+        let Some(transaction) = &self.transaction else {
+            return Step::Say(Reply::bad_sequence("MAIL"));
+        };
+        if transaction.recipients.len() >= self.terms.recipients_max {
+            return Step::Say(Reply::too_many_recipients());
+        }
+        let recipient = match path {
+            ForwardPath::Mailbox(address) => address,
+            ForwardPath::Postmaster(name) => Address::postmaster_at(&name, &self.terms.postmaster_domain),
+        };
+        self.asked = Some(Asked::Rcpt(recipient.clone()));
+        Step::Ask(Question::Recipient(recipient))
+    }
+
+    /// Policy's answer to the last [`Step::Ask`].
+    pub fn decided(&mut self, verdict: Result<(), Refusal>) -> Reply {
+        let asked = self.asked.take();
+        if let Err(refusal) = verdict {
+            return refuse(refusal);
+        }
+        match asked {
+            Some(Asked::Mail(transaction)) => {
+                self.transaction = Some(transaction);
+                Reply::sender_ok()
+            }
+            Some(Asked::Rcpt(recipient)) => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.recipients.push(recipient);
+                }
+                Reply::recipient_ok()
+            }
+            None => Reply::local_error(),
+        }
+    }
+
+    fn data(&mut self) -> Step {
+        let Some((helo, protocol)) = self.client.clone() else {
+            return Step::Say(Reply::bad_sequence("EHLO or HELO"));
+        };
+        match self.transaction.take() {
+            None => Step::Say(Reply::bad_sequence("MAIL")),
+            Some(transaction) if transaction.recipients.is_empty() => {
+                self.transaction = Some(transaction);
+                Step::Say(Reply::no_recipients())
+            }
+            Some(Transaction { reverse_path, body, recipients }) => {
+                Step::Receive(Draft { helo, protocol, reverse_path, recipients, body })
+            }
+        }
+    }
+
+    /// The content came whole, and the spool was asked to keep it. Nothing else in the crate can say 250 to a final dot.
+    ///
+    /// `None`: no reply would be true, so the connection must be closed without one.
+    pub fn kept(&mut self, outcome: Result<Receipt, NotKept>) -> Option<Reply> {
+        match outcome {
+            Ok(receipt) => Some(Reply::queued_as(receipt.id())),
+            Err(NotKept::Full) => Some(Reply::insufficient_storage()),
+            Err(NotKept::Disk) => Some(Reply::local_error()),
+            Err(NotKept::Unknown) => None,
+        }
+    }
+}
+
+fn complain(bad: BadCommand) -> Reply {
+    match bad {
+        BadCommand::Unknown => Reply::unknown_command(),
+        BadCommand::ControlCharacter => Reply::bad_line("NUL, CR or LF inside a command"),
+        BadCommand::Arguments(syntax) => Reply::bad_arguments(syntax),
+        BadCommand::Sender(BadAddress::NotAscii) | BadCommand::Recipient(BadAddress::NotAscii) => {
+            Reply::needs_smtputf8()
+        }
+        BadCommand::Sender(BadAddress::Syntax | BadAddress::TooLong) => Reply::bad_sender(),
+        BadCommand::Recipient(BadAddress::Syntax | BadAddress::TooLong) => Reply::bad_recipient(),
+        BadCommand::Parameter => Reply::unknown_parameter(),
+    }
+}
+
+fn refuse(refusal: Refusal) -> Reply {
+    match refusal {
+        Refusal::NotOurDomain => Reply::not_our_domain(),
+        Refusal::Full => Reply::insufficient_storage(),
+        Refusal::Disk => Reply::local_error(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plays a dialogue: each line with the code of its reply. Recipients at `example.org` are ours; `full` says that the disk is.
+    fn play(full: bool, dialogue: &[(&str, &str)]) {
+        let terms = Terms {
+            hostname: "mx2.example.org".into(),
+            postmaster_domain: "example.org".into(),
+            message_bytes_max: 1000,
+            recipients_max: 2,
+        };
+        let mut session = Session::new(&terms);
+        for (place, (line, expected)) in dialogue.iter().enumerate() {
+            let said = match session.hear(Command::parse(line.as_bytes())) {
+                Step::Say(reply) => text(&reply),
+                Step::Close(reply) => text(&reply) + " (closed)",
+                Step::Receive(draft) => format!("354 for {:?}", draft.recipients),
+                Step::Ask(Question::Sender) if full => text(&session.decided(Err(Refusal::Full))),
+                Step::Ask(Question::Recipient(address)) if !address.domain().eq_ignore_ascii_case("example.org") => {
+                    text(&session.decided(Err(Refusal::NotOurDomain)))
+                }
+                Step::Ask(_) => text(&session.decided(Ok(()))),
+            };
+            assert!(said.starts_with(expected), "line {place}, {line}: got {said}, expected {expected}");
+        }
+    }
+
+    fn text(reply: &Reply) -> String {
+        let mut output = Vec::new();
+        reply.write(&mut output);
+        String::from_utf8(output).unwrap().trim_end().to_owned()
+    }
+
+    #[test]
+    fn a_message_is_taken_step_by_step() {
+        play(
+            false,
+            &[
+                ("EHLO client", "250-mx2.example.org"),
+                ("MAIL FROM:<a@b.example>", "250 2.1.0"),
+                ("RCPT TO:<x@example.org>", "250 2.1.5"),
+                ("RCPT TO:<postmaster>", "250 2.1.5"),
+                ("DATA", "354 for [<x@example.org>, <postmaster@example.org>]"),
+                ("MAIL FROM:<>", "250 2.1.0"), // the next message needs no EHLO
+                ("QUIT", "221 2.0.0 Bye (closed)"),
+            ],
+        );
+    }
+
+    #[test]
+    fn commands_out_of_order_are_refused_and_change_nothing() {
+        play(
+            false,
+            &[
+                ("MAIL FROM:<a@b.example>", "503 5.5.1"),
+                ("RCPT TO:<x@example.org>", "503 5.5.1"),
+                ("DATA", "503 5.5.1"),
+                ("HELO client", "250 mx2.example.org"),
+                ("DATA", "503 5.5.1"),
+                ("MAIL FROM:<a@b.example>", "250"),
+                ("MAIL FROM:<c@b.example>", "503 5.5.1"),
+                ("DATA", "554 5.5.1"),
+                ("RCPT TO:<x@example.org>", "250"),
+                ("DATA", "354"),
+            ],
+        );
+    }
+
+    #[test]
+    fn rset_and_a_second_ehlo_forget_the_transaction() {
+        for forgetting in ["RSET", "EHLO client", "HELO client"] {
+            play(
+                false,
+                &[
+                    ("EHLO client", "250"),
+                    ("MAIL FROM:<a@b.example>", "250"),
+                    ("RCPT TO:<x@example.org>", "250"),
+                    (forgetting, "250"),
+                    ("RCPT TO:<x@example.org>", "503"),
+                ],
+            );
+        }
+    }
+
+    #[test]
+    fn refusals_keep_what_was_taken_before() {
+        play(
+            false,
+            &[
+                ("EHLO client", "250"),
+                ("MAIL FROM:<a@b.example> SIZE=1001", "552 5.3.4"),
+                ("MAIL FROM:<a@b.example> SIZE=1000", "250"),
+                ("RCPT TO:<x@elsewhere.example>", "550 5.7.1"),
+                ("RCPT TO:<x@example.org>", "250"),
+                ("RCPT TO:<broken", "501 5.1.3"),
+                ("RCPT TO:<y@example.org>", "250"),
+                ("RCPT TO:<z@example.org>", "452 4.5.3"),
+                ("NOOP", "250 2.0.0"),
+                ("VRFY x", "252 2.5.0"),
+                ("DATA", "354 for [<x@example.org>, <y@example.org>]"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_full_disk_is_told_at_mail_and_is_not_the_senders_fault() {
+        play(
+            true,
+            &[("EHLO client", "250"), ("MAIL FROM:<a@b.example>", "452 4.3.1"), ("RCPT TO:<x@example.org>", "503")],
+        );
+    }
+
+    #[test]
+    fn bad_input_gets_a_reply_that_names_the_cure() {
+        play(
+            false,
+            &[
+                ("EHLO client", "250"),
+                ("XYZZY", "500 5.5.1 Unknown command"),
+                ("MAIL FROM:a@b.example", "501 5.1.7 Bad sender address: write MAIL FROM:<local@domain>"),
+                ("MAIL FROM:<a@b.example> RET=FULL", "555 5.5.4"),
+                ("MAIL FROM:<ä@b.example>", "553 5.6.7"),
+                ("DATA x", "501 5.5.4 Syntax: DATA"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_client_that_only_errs_is_sent_away() {
+        let mut dialogue = vec![("NONSENSE", "500"); ERRORS_MAX as usize - 1];
+        dialogue.push(("NONSENSE", "421 4.7.0 Too many errors; closing (closed)"));
+        play(false, &dialogue);
+    }
+}

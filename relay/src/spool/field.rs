@@ -1,0 +1,262 @@
+//! Tagged fields, the inside of records: readers pass over tags they do not know, so records can grow. No I/O.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use crate::mail::{
+    address::Address,
+    envelope::{Body, Envelope, Protocol},
+    id::MessageId,
+};
+
+/// What a field means. Numbers are on disk: never reuse one.
+mod tag {
+    pub const ID: u16 = 1;
+    pub const TIME_MS: u16 = 2;
+    pub const CLIENT: u16 = 3;
+    pub const HELO: u16 = 4;
+    pub const PROTOCOL: u16 = 5;
+    pub const REVERSE_PATH: u16 = 6;
+    pub const RECIPIENT: u16 = 7;
+    pub const BODY: u16 = 8;
+    pub const TRACE: u16 = 9;
+    pub const LARGE_BYTES: u16 = 10;
+    pub const NEXT_HOP: u16 = 20;
+    pub const FATE: u16 = 21;
+}
+
+/// What an `Accepted` record tells, apart from the content.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Accepted {
+    /// Who sends to whom.
+    pub envelope: Envelope,
+    /// Our `Received:` field.
+    pub trace: Vec<u8>,
+    /// Length of the content, if it stands in a file of its own.
+    pub large_bytes: Option<u64>,
+}
+
+/// What an `Attempt` or `Closed` record tells.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Attempt {
+    /// Whose.
+    pub id: MessageId,
+    /// When it ended.
+    pub at: Timestamp,
+    /// `host:port` that it was made at.
+    pub next_hop: String,
+    /// For each recipient that was tried: its place in the envelope, what became of it, and the words said.
+    pub fates: Vec<(u32, Fate, String)>,
+}
+
+/// What became of a recipient.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// The primary has it.
+    Delivered,
+    /// It is tried again.
+    Deferred,
+    /// It was refused for good, or cannot be read: kept for a person to decide.
+    Held,
+}
+
+/// The primary's words are for people: one reply line (RFC 5321 section 4.5.3.1.5) tells them enough.
+const WORDS_BYTES_MAX: usize = 512;
+
+impl Accepted {
+    /// The fields of the record.
+    pub fn encode(&self) -> Vec<u8> {
+        let Self { envelope, trace, large_bytes } = self;
+        let Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body } = envelope;
+        let mut fields = Vec::with_capacity(256 + trace.len() + 64 * recipients.len());
+        put(&mut fields, tag::ID, &id.to_bytes());
+        put(&mut fields, tag::TIME_MS, &received_at.as_millisecond().to_le_bytes());
+        put(&mut fields, tag::CLIENT, client.to_string().as_bytes());
+        put(&mut fields, tag::HELO, helo.as_bytes());
+        put(&mut fields, tag::PROTOCOL, &[*protocol as u8]);
+        if let Some(reverse_path) = reverse_path {
+            put(&mut fields, tag::REVERSE_PATH, reverse_path.as_str().as_bytes());
+        }
+        for recipient in recipients {
+            put(&mut fields, tag::RECIPIENT, recipient.as_str().as_bytes());
+        }
+        put(&mut fields, tag::BODY, &[*body as u8]);
+        put(&mut fields, tag::TRACE, trace);
+        if let Some(large_bytes) = large_bytes {
+            put(&mut fields, tag::LARGE_BYTES, &large_bytes.to_le_bytes());
+        }
+        fields
+    }
+
+    /// Reads them back; `None` if one that is needed is missing or not as [`Accepted::encode`] writes it.
+    pub fn decode(fields: &[u8]) -> Option<Self> {
+        let (mut id, mut received_at, mut client) = (None, None, None);
+        let (mut helo, mut protocol, mut body) = (String::new(), Protocol::Esmtp, Body::Unsaid);
+        let (mut reverse_path, mut recipients, mut trace, mut large_bytes) = (None, Vec::new(), Vec::new(), None);
+        for field in Fields(fields) {
+            let (tag, value) = field?;
+            match tag {
+                tag::ID => id = Some(MessageId::from_bytes(value.try_into().ok()?)),
+                tag::TIME_MS => received_at = Some(time(value)?),
+                tag::CLIENT => client = Some(text(value)?.parse::<IpAddr>().ok()?),
+                tag::HELO => helo = text(value)?.to_owned(),
+                tag::PROTOCOL => protocol = protocol_of(value)?,
+                tag::REVERSE_PATH => reverse_path = Some(Address::parse(text(value)?).ok()?),
+                tag::RECIPIENT => recipients.push(Address::parse(text(value)?).ok()?),
+                tag::BODY => body = body_of(value)?,
+                tag::TRACE => trace = value.to_vec(),
+                tag::LARGE_BYTES => large_bytes = Some(u64::from_le_bytes(value.try_into().ok()?)),
+                _ => {}
+            }
+        }
+        let (id, received_at, client) = (id?, received_at?, client?);
+        let envelope = Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body };
+        Some(Self { envelope, trace, large_bytes })
+    }
+}
+
+impl Attempt {
+    /// The fields of the record.
+    pub fn encode(&self) -> Vec<u8> {
+        let Self { id, at, next_hop, fates } = self;
+        let mut fields = Vec::with_capacity(128 + 64 * fates.len());
+        put(&mut fields, tag::ID, &id.to_bytes());
+        put(&mut fields, tag::TIME_MS, &at.as_millisecond().to_le_bytes());
+        put(&mut fields, tag::NEXT_HOP, next_hop.as_bytes());
+        for (place, fate, words) in fates {
+            let mut value = place.to_le_bytes().to_vec();
+            value.push(*fate as u8);
+            value.extend(words.bytes().take(WORDS_BYTES_MAX));
+            put(&mut fields, tag::FATE, &value);
+        }
+        fields
+    }
+
+    /// Reads them back; `None` as in [`Accepted::decode`].
+    pub fn decode(fields: &[u8]) -> Option<Self> {
+        let (mut id, mut at, mut next_hop, mut fates) = (None, None, String::new(), Vec::new());
+        for field in Fields(fields) {
+            let (tag, value) = field?;
+            match tag {
+                tag::ID => id = Some(MessageId::from_bytes(value.try_into().ok()?)),
+                tag::TIME_MS => at = Some(time(value)?),
+                tag::NEXT_HOP => next_hop = text(value)?.to_owned(),
+                tag::FATE => {
+                    let (place, rest) = value.split_first_chunk()?;
+                    let (fate, words) = rest.split_first()?;
+                    let words = String::from_utf8_lossy(words).into_owned();
+                    fates.push((u32::from_le_bytes(*place), fate_of(*fate)?, words));
+                }
+                _ => {}
+            }
+        }
+        Some(Self { id: id?, at: at?, next_hop, fates })
+    }
+}
+
+fn put(fields: &mut Vec<u8>, tag: u16, value: &[u8]) {
+    fields.extend_from_slice(&tag.to_le_bytes());
+    // No field comes near 4 GiB: the longest are bounded by the limits of a command line.
+    fields.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
+    fields.extend_from_slice(value);
+}
+
+/// Steps through fields; an item of `None` says that the rest cannot be read.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Option<(u16, &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let step = || {
+            let (tag, rest) = self.0.split_first_chunk()?;
+            let (length, rest) = rest.split_first_chunk()?;
+            let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            Some((u16::from_le_bytes(*tag), value, rest))
+        };
+        let Some((tag, value, rest)) = step() else {
+            self.0 = &[];
+            return Some(None);
+        };
+        self.0 = rest;
+        Some(Some((tag, value)))
+    }
+}
+
+fn text(value: &[u8]) -> Option<&str> {
+    str::from_utf8(value).ok()
+}
+
+fn time(value: &[u8]) -> Option<Timestamp> {
+    Timestamp::from_millisecond(i64::from_le_bytes(value.try_into().ok()?)).ok()
+}
+
+fn protocol_of(value: &[u8]) -> Option<Protocol> {
+    [Protocol::Smtp, Protocol::Esmtp].into_iter().find(|known| [*known as u8] == value)
+}
+
+fn body_of(value: &[u8]) -> Option<Body> {
+    [Body::Unsaid, Body::SevenBit, Body::EightBitMime].into_iter().find(|known| [*known as u8] == value)
+}
+
+fn fate_of(byte: u8) -> Option<Fate> {
+    [Fate::Delivered, Fate::Deferred, Fate::Held].into_iter().find(|known| *known as u8 == byte)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn accepted(id: MessageId, recipients: usize) -> Accepted {
+        let recipients = (0..recipients).map(|n| Address::parse(&format!("u{n}@example.org")).unwrap()).collect();
+        let envelope = Envelope {
+            id,
+            received_at: "2026-11-22T14:53:47.123Z".parse().unwrap(),
+            client: "2001:db8::1".parse().unwrap(),
+            helo: "mail.example.net".into(),
+            protocol: Protocol::Esmtp,
+            reverse_path: Some(Address::parse(r#""a b"@example.net"#).unwrap()),
+            recipients,
+            body: Body::EightBitMime,
+        };
+        Accepted { envelope, trace: b"Received: x\r\n".to_vec(), large_bytes: None }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let accepted = Accepted { large_bytes: Some(1 << 40), ..accepted(MessageId::new(), 3) };
+        assert_eq!(Accepted::decode(&accepted.encode()), Some(accepted));
+        let attempt = Attempt {
+            id: MessageId::new(),
+            at: "2026-11-22T14:53:47Z".parse().unwrap(),
+            next_hop: "mx1.example.org:25".into(),
+            fates: vec![
+                (0, Fate::Delivered, "250 ok".into()),
+                (1, Fate::Deferred, String::new()),
+                (2, Fate::Held, "550".into()),
+            ],
+        };
+        assert_eq!(Attempt::decode(&attempt.encode()), Some(attempt));
+    }
+
+    #[test]
+    fn a_tag_of_a_later_version_is_passed_over() {
+        let accepted = accepted(MessageId::new(), 1);
+        let mut fields = accepted.encode();
+        put(&mut fields, 999, b"from the future");
+        assert_eq!(Accepted::decode(&fields), Some(accepted));
+    }
+
+    #[test]
+    fn cut_fields_are_told_and_never_panic() {
+        let whole = accepted(MessageId::new(), 2).encode();
+        for length in 0..whole.len() {
+            let cut = Accepted::decode(&whole[..length]);
+            assert!(cut.is_none_or(|cut| cut.envelope.recipients.len() <= 2), "cut at {length}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The data folder: made, recognised and locked before anything in it is read.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+
+use super::segment::FORMAT_VERSION;
+
+/// Names the program and the format; holds the lock.
+pub const MARKER: &str = "backupmx-spool";
+
+/// Why a folder cannot be used. Each message ends with the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It cannot be made, read or written.
+    #[error("{0}; make it a folder that this user may read and write, or name another with --data")]
+    Unusable(#[from] io::Error),
+    /// Something else lives there.
+    #[error("it holds files, but no {MARKER}, so it is not ours; name an empty or new folder with --data")]
+    Foreign,
+    /// A later program wrote it.
+    #[error(
+        "its format is version {0}, and this program knows versions up to {FORMAT_VERSION}; use the newer program again"
+    )]
+    Newer(u32),
+    /// Another relay runs on it.
+    #[error("another backupmx-relay is using it; stop that one, or name another folder with --data")]
+    InUse,
+}
+
+/// The folder, locked. The kernel drops the lock with the process, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _marker: File,
+}
+
+/// Makes the folder if it is missing, checks that it is ours, and locks it. Nothing foreign is touched.
+pub fn take(folder: &Path) -> Result<Lock, FolderError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let path = folder.join(MARKER);
+    if !path.exists() && has_files(folder)? {
+        return Err(FolderError::Foreign);
+    }
+    let mut marker = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    match marker.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(FolderError::InUse),
+        Err(TryLockError::Error(cause)) => return Err(cause.into()),
+    }
+    let mut text = String::new();
+    // A few bytes tell; a foreign file of that name may be of any size and kind.
+    (&mut marker).take(64).read_to_string(&mut text).map_err(|_| FolderError::Foreign)?;
+    if text.is_empty() {
+        marker.write_all(format!("{MARKER} {FORMAT_VERSION}\n").as_bytes())?;
+        marker.sync_all()?;
+        File::open(folder)?.sync_all()?;
+        return Ok(Lock { _marker: marker });
+    }
+    match version(&text) {
+        None => Err(FolderError::Foreign),
+        Some(version) if version > FORMAT_VERSION => Err(FolderError::Newer(version)),
+        Some(_) => Ok(Lock { _marker: marker }),
+    }
+}
+
+fn version(text: &str) -> Option<u32> {
+    text.strip_prefix(MARKER)?.trim().parse().ok()
+}
+
+/// A new file system has `lost+found`, which counts as empty.
+fn has_files(folder: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        if entry?.file_name() != "lost+found" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_folder_is_made_and_used_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("a/b");
+        drop(take(&folder).unwrap());
+        assert_eq!(fs::read_to_string(folder.join(MARKER)).unwrap(), "backupmx-spool 1\n");
+        take(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_in_use_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let _lock = take(folder.path()).unwrap();
+        assert!(matches!(take(folder.path()), Err(FolderError::InUse)));
+    }
+
+    #[test]
+    fn a_foreign_folder_and_a_newer_one_are_refused_and_left_as_they_are() {
+        for (name, text, newer) in
+            [("letter.txt", "hello", false), (MARKER, "something else", false), (MARKER, "backupmx-spool 9\n", true)]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join(name), text).unwrap();
+            let refused = take(folder.path()).unwrap_err();
+            assert_eq!(matches!(refused, FolderError::Newer(9)), newer, "{refused}");
+            assert_eq!(matches!(refused, FolderError::Foreign), !newer, "{refused}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+            assert_eq!(fs::read_to_string(folder.path().join(name)).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn the_lost_and_found_of_a_new_volume_is_not_foreign() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("lost+found")).unwrap();
+        take(folder.path()).unwrap();
+    }
+}

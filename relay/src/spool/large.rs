@@ -1,0 +1,128 @@
+//! Messages over 256 KiB: a file each, written while they come in, read back in pieces.
+//!
+//! Layout and order of syncs: docs/spool.md. All functions block.
+
+use std::{io, sync::Arc};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::disk::{Disk, DiskFile};
+use crate::mail::id::MessageId;
+
+/// Finished files.
+pub const FOLDER: &str = "large";
+/// Files that still come in; emptied at start.
+pub const TEMPORARY_FOLDER: &str = "tmp";
+
+const MAGIC: [u8; 8] = *b"BMXLARGE";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 48;
+/// Pieces in which content is read: a few of them fill a socket buffer.
+const PIECE_BYTES: u64 = 256 << 10;
+
+/// Name of a finished file.
+pub fn path(id: MessageId) -> String {
+    format!("{FOLDER}/{id}")
+}
+
+fn temporary_path(id: MessageId) -> String {
+    format!("{TEMPORARY_FOLDER}/{id}")
+}
+
+/// A file that still comes in. Dropped unfinished, it is removed.
+pub struct LargeWriter {
+    disk: Arc<dyn Disk>,
+    file: Arc<dyn DiskFile>,
+    id: MessageId,
+    fields_length: u32,
+    content_bytes: u64,
+    hash: Xxh3,
+    finished: bool,
+}
+
+impl LargeWriter {
+    /// Begins a file with the record's fields; its header is written at the end, when length and checksum are known.
+    pub fn create(disk: Arc<dyn Disk>, id: MessageId, fields: &[u8]) -> io::Result<Self> {
+        let file = disk.create(&temporary_path(id))?;
+        let fields_length = u32::try_from(fields.len()).map_err(io::Error::other)?;
+        let writer = Self { disk, file, id, fields_length, content_bytes: 0, hash: Xxh3::new(), finished: false };
+        writer.file.write_at(fields, HEADER_BYTES as u64)?;
+        Ok(writer)
+    }
+
+    /// Appends content.
+    pub fn push(&mut self, content: &[u8]) -> io::Result<()> {
+        let offset = HEADER_BYTES as u64 + u64::from(self.fields_length) + self.content_bytes;
+        self.file.write_at(content, offset)?;
+        self.hash.update(content);
+        self.content_bytes += content.len() as u64;
+        Ok(())
+    }
+
+    /// Makes the file durable under its final name and returns the length of its content.
+    pub fn finish(mut self) -> io::Result<u64> {
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend_from_slice(&MAGIC);
+        header.extend_from_slice(&VERSION.to_le_bytes());
+        header.extend_from_slice(&self.fields_length.to_le_bytes());
+        header.extend_from_slice(&self.id.to_bytes());
+        header.extend_from_slice(&self.content_bytes.to_le_bytes());
+        header.extend_from_slice(&self.hash.digest().to_le_bytes());
+        self.file.write_at(&header, 0)?;
+        // The data first, then the name: a name in `large/` always stands for a whole file.
+        self.file.sync()?;
+        self.disk.rename(&temporary_path(self.id), &path(self.id))?;
+        self.finished = true;
+        self.disk.sync_folder(FOLDER)?;
+        Ok(self.content_bytes)
+    }
+}
+
+impl Drop for LargeWriter {
+    fn drop(&mut self) {
+        if !self.finished {
+            // What cannot be removed now is removed at the next start.
+            let _ = self.disk.remove(&temporary_path(self.id));
+        }
+    }
+}
+
+/// A finished file, read in pieces.
+pub struct LargeReader {
+    file: Arc<dyn DiskFile>,
+    position: u64,
+    rest_bytes: u64,
+    hash: Xxh3,
+    checksum: u64,
+}
+
+impl LargeReader {
+    /// Opens the file of message `id`. A header that does not fit is `InvalidData`.
+    pub fn open(disk: &dyn Disk, id: MessageId) -> io::Result<Self> {
+        let file = disk.open(&path(id))?;
+        let mut header = [0; HEADER_BYTES];
+        file.read_at(&mut header, 0)?;
+        let number = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap_or_default());
+        let fields_length = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
+        let (position, rest_bytes) = (HEADER_BYTES as u64 + u64::from(fields_length), number(32));
+        let ours = header[..8] == MAGIC && header[8..12] == VERSION.to_le_bytes() && header[16..32] == id.to_bytes();
+        if !ours || position.checked_add(rest_bytes) != Some(file.length()?) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "large file: header does not fit"));
+        }
+        Ok(Self { file, position, rest_bytes, hash: Xxh3::new(), checksum: number(40) })
+    }
+
+    /// The next piece; the last one only if all of them together match the checksum, else `InvalidData`.
+    pub fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let length = self.rest_bytes.min(PIECE_BYTES);
+        let mut piece = vec![0; length as usize];
+        self.file.read_at(&mut piece, self.position)?;
+        self.position += length;
+        self.rest_bytes -= length;
+        self.hash.update(&piece);
+        if self.rest_bytes == 0 && self.hash.digest() != self.checksum {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "large file: checksum does not match"));
+        }
+        Ok((length > 0).then_some(piece))
+    }
+}

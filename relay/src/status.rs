@@ -1,0 +1,103 @@
+//! Puts the status document together: what a relay says of itself on the observe and console ports.
+
+use std::{sync::Arc, time::Instant};
+
+use backupmx_relay_api::{
+    SCHEMA,
+    status::{Drain, DrainState, Queue as QueueStatus, Spool as SpoolStatus, Status},
+};
+use jiff::Timestamp;
+
+use crate::{
+    metrics::Metrics,
+    policy::room,
+    primary::Primary,
+    queue::Queue,
+    spool::{Counts, Spool},
+};
+
+/// Those who know.
+pub struct Parts {
+    /// Our name in SMTP.
+    pub hostname: String,
+    /// Generation of the config document.
+    pub config_generation: i64,
+    /// When the process started.
+    pub started_at: Timestamp,
+    /// What the start found damaged, a sentence each.
+    pub damages: Vec<String>,
+    /// Mail on disk.
+    pub spool: Spool,
+    /// Mail that waits.
+    pub queue: Arc<Queue>,
+    /// The primary.
+    pub primary: Arc<Primary>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Parts {
+    /// The document as of now.
+    pub fn status(&self) -> Status {
+        let counts = self.spool.counts();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            schema: SCHEMA,
+            hostname: self.hostname.clone(),
+            config_generation: self.config_generation,
+            started_at: self.started_at.to_string(),
+            primary: self.primary.status(),
+            queue: queue(counts),
+            drain: self.drain(),
+            spool: SpoolStatus {
+                bytes: self.spool.bytes(),
+                free_bytes: self.spool.free_bytes(),
+                writable: self.spool.is_writable(),
+                quarantined: self.metrics.quarantined.get(),
+            },
+            account: self.spool.account(),
+            sessions: self.metrics.sessions.get().try_into().unwrap_or_default(),
+            problems: self.problems(counts),
+        }
+    }
+
+    fn drain(&self) -> Drain {
+        let connections = self.queue.connections() as u64;
+        let state = match (self.queue.waiting(), connections) {
+            (0, _) => DrainState::Idle,
+            (_, 0) => DrainState::Waiting,
+            _ => DrainState::Draining,
+        };
+        Drain { state, messages_per_second: self.queue.messages_per_second(Instant::now()), connections }
+    }
+
+    fn problems(&self, counts: Counts) -> Vec<String> {
+        let mut problems = self.damages.clone();
+        if !self.spool.is_writable() {
+            problems.push(
+                "Nothing can be written to the spool, so no mail is taken or delivered; the log names the error."
+                    .into(),
+            );
+        }
+        if self.spool.free_bytes() < room::FREE_BYTES_MIN {
+            problems.push("The volume is nearly full, so senders hear 452; make room or enlarge it.".into());
+        }
+        if counts.held > 0 {
+            let held = counts.held;
+            problems.push(format!(
+                "{held} messages are held: the primary refused a recipient for good; the log has its words."
+            ));
+        }
+        let difference = self.spool.account().difference();
+        if difference != 0 {
+            problems.push(format!("The account is off by {difference} recipients; please report this defect."));
+        }
+        problems
+    }
+}
+
+fn queue(counts: Counts) -> QueueStatus {
+    let Counts { messages, bytes, held, oldest_ms } = counts;
+    let oldest = oldest_ms.and_then(|oldest| Timestamp::from_millisecond(oldest).ok());
+    QueueStatus { messages, bytes, held, oldest: oldest.map(|oldest| oldest.to_string()) }
+}
