@@ -35,10 +35,15 @@ Examples:
 Then look:
   curl http://127.0.0.1:9125/status       what waits, and whether the primary answers
   curl http://127.0.0.1:9125/metrics      for Prometheus
-  curl -X POST -H \"Authorization: Bearer $(cat backupmx-data/admin-token)\" http://127.0.0.1:8025/api/v1/flush
+Then act:
+  token=$(cat backupmx-data/admin-token)
+  curl -X POST -H \"Authorization: Bearer $token\" http://127.0.0.1:8025/api/v1/flush
 
-Exit codes: 0 stopped as asked, 1 failed while running, 2 wrong usage or configuration,
-            3 the data folder cannot be used (in use, of another program, of a newer format, unreadable)";
+Exit codes:
+  0  stopped as asked
+  1  failed while running, or a port is in use
+  2  wrong usage or configuration
+  3  the data folder cannot be used: in use, of another program, of a newer format, unreadable";
 
 /// What to do instead of running.
 #[derive(Subcommand, Clone, Copy, Debug)]
@@ -53,40 +58,89 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct Flags {
     /// Config document (YAML or JSON). --domain, --primary and --hostname go before what it says.
-    #[arg(long, env = "BACKUPMX_CONFIG", value_name = "FILE", global = true)]
+    #[arg(long, env = "BACKUPMX_CONFIG", value_name = "FILE", global = true, hide_env_values = true)]
     pub config: Option<PathBuf>,
     /// Domain to take mail for; *.example.org means all below it. Give it again for each domain.
-    #[arg(long = "domain", env = "BACKUPMX_DOMAIN", value_name = "DOMAIN", value_delimiter = ',', global = true)]
+    #[arg(
+        long = "domain",
+        env = "BACKUPMX_DOMAIN",
+        value_name = "DOMAIN",
+        value_delimiter = ',',
+        global = true,
+        hide_env_values = true
+    )]
     pub domains: Vec<String>,
     /// The server that owns the mailboxes. Give it again for others that are tried in order.
-    #[arg(long = "primary", env = "BACKUPMX_PRIMARY", value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = host, global = true)]
+    #[arg(long = "primary", env = "BACKUPMX_PRIMARY", value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = host, global = true, hide_env_values = true)]
     pub primaries: Vec<Host>,
     /// Our own name, as in the MX record [default: this machine's name].
-    #[arg(long, env = "BACKUPMX_HOSTNAME", value_name = "NAME", global = true)]
+    #[arg(long, env = "BACKUPMX_HOSTNAME", value_name = "NAME", global = true, hide_env_values = true)]
     pub hostname: Option<String>,
     /// What happens to mail that comes in while the primary answers [default: Queue].
-    #[arg(long, env = "BACKUPMX_WHEN_PRIMARY_UP", value_name = "WHAT", global = true)]
+    #[arg(long, env = "BACKUPMX_WHEN_PRIMARY_UP", value_name = "WHAT", global = true, hide_env_values = true)]
     pub when_primary_up: Option<WhenPrimaryUpFlag>,
     /// Folder for the spool; made if missing, used by one relay at a time.
-    #[arg(long, env = "BACKUPMX_DATA", value_name = "FOLDER", default_value = "./backupmx-data", global = true)]
+    #[arg(
+        long,
+        env = "BACKUPMX_DATA",
+        value_name = "FOLDER",
+        default_value = "./backupmx-data",
+        global = true,
+        hide_env_values = true
+    )]
     pub data: PathBuf,
     /// Address for SMTP. Port 25 needs privilege, 2525 does not.
-    #[arg(long, env = "BACKUPMX_LISTEN", value_name = "ADDRESS", default_value = "[::]:2525", global = true)]
+    #[arg(
+        long,
+        env = "BACKUPMX_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "[::]:2525",
+        global = true,
+        hide_env_values = true
+    )]
     pub listen: SocketAddr,
     /// Address for /metrics, /status, /healthz and /readyz. No secrets, but not for the world.
-    #[arg(long, env = "BACKUPMX_OBSERVE", value_name = "ADDRESS", default_value = "127.0.0.1:9125", global = true)]
+    #[arg(
+        long,
+        env = "BACKUPMX_OBSERVE",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9125",
+        global = true,
+        hide_env_values = true
+    )]
     pub observe: SocketAddr,
     /// Address for the admin API, which asks for the token.
-    #[arg(long, env = "BACKUPMX_CONSOLE", value_name = "ADDRESS", default_value = "127.0.0.1:8025", global = true)]
+    #[arg(
+        long,
+        env = "BACKUPMX_CONSOLE",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8025",
+        global = true,
+        hide_env_values = true
+    )]
     pub console: SocketAddr,
     /// File with the admin token; made at first start [default: admin-token in the data folder].
-    #[arg(long, env = "BACKUPMX_ADMIN_TOKEN_FILE", value_name = "FILE", global = true)]
+    #[arg(long, env = "BACKUPMX_ADMIN_TOKEN_FILE", value_name = "FILE", global = true, hide_env_values = true)]
     pub admin_token_file: Option<PathBuf>,
     /// How log lines look; they go to standard error.
-    #[arg(long, env = "BACKUPMX_LOG_FORMAT", value_name = "FORMAT", default_value = "text", global = true)]
+    #[arg(
+        long,
+        env = "BACKUPMX_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        global = true,
+        hide_env_values = true
+    )]
     pub log_format: LogFormat,
     /// What is logged: error, warn, info, debug (the protocol), trace.
-    #[arg(long, env = "BACKUPMX_LOG_LEVEL", value_name = "LEVEL", default_value = "info", global = true)]
+    #[arg(
+        long,
+        env = "BACKUPMX_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info",
+        global = true,
+        hide_env_values = true
+    )]
     pub log_level: tracing_subscriber::filter::LevelFilter,
 }
 

@@ -63,7 +63,11 @@ pub fn read(path: &Path) -> Result<Document, ConfigError> {
         return Err(ConfigError::Shape { path: shown, cause });
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    serde_saphyr::from_str(&text).map_err(|cause| ConfigError::Shape { path: shown, cause: cause.to_string() })
+    let shape = |cause: serde_saphyr::Error| {
+        let cause = cause.to_string();
+        ConfigError::Shape { path: shown, cause: cause.strip_prefix("error: ").unwrap_or(&cause).to_owned() }
+    };
+    serde_saphyr::from_str(&text).map_err(shape)
 }
 
 /// Checks every value.

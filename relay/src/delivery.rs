@@ -22,7 +22,7 @@ use crate::{
     foreign::shown,
     mail::id::MessageId,
     metrics::Metrics,
-    primary::{Primary, finding_of, monitor::Finding},
+    primary::{Primary, monitor::Finding},
     queue::{Queue, scheduler::Deferral},
     spool::{
         ReadError, Spool, Stored,
@@ -88,7 +88,7 @@ impl Drain {
         let failed = match opened {
             Ok(hop) => self.hand_over(hop, &stop).await.is_err(),
             Err(cause) => {
-                self.primary.found(finding_of(&cause));
+                self.primary.found(Finding::Broken { reason: cause.to_string() });
                 true
             }
         };
@@ -104,7 +104,7 @@ impl Drain {
             let attempted = self.attempt(&mut hop, &mut stored).await;
             self.settle(&hop.name, &stored, &attempted).await;
             if let Some(reason) = attempted.broken {
-                self.primary.found(Finding::Refuses { reason: format!("delivery to {}: {reason}", hop.name) });
+                self.primary.found(Finding::Broken { reason: format!("delivery to {}: {reason}", hop.name) });
                 return Err(());
             }
             self.primary.delivery_answered(&hop.name);

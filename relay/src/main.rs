@@ -1,6 +1,10 @@
 //! The command line program: reads flags and config, takes the data folder, binds ports, runs until a signal.
 
-use std::{fs, io, process::ExitCode};
+use std::{
+    fs,
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
 use backupmx_relay::{
     admin,
@@ -110,7 +114,12 @@ fn stop_on_signal(stop: &CancellationToken) -> Result<(), Failure> {
 }
 
 fn start_log(flags: &Flags) {
-    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(flags.log_level).with_target(false);
+    let colour = io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .with_max_level(flags.log_level)
+        .with_target(false);
     match flags.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

@@ -148,8 +148,8 @@ impl Primary {
     }
 }
 
-/// What a failed connection says of the primary.
-pub fn finding_of(cause: &OpenError) -> Finding {
+/// What a failed probe says of the primary.
+fn finding_of(cause: &OpenError) -> Finding {
     let reason = cause.to_string();
     match cause {
         OpenError::Unreachable { .. } => Finding::Unreachable { reason },

@@ -11,6 +11,8 @@ mod log;
 mod record;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,
@@ -216,7 +218,7 @@ pub enum Content {
     /// It was read with its record.
     Inline(Option<Vec<u8>>),
     /// It stands in a file of its own.
-    Large(Option<LargeReader>),
+    Large(Option<Box<LargeReader>>),
 }
 
 impl std::fmt::Debug for Content {
@@ -253,12 +255,12 @@ pub enum ReadError {
 fn read_record(disk: &dyn Disk, id: MessageId, entry: &Entry, key: record::Key) -> Result<Stored, ReadError> {
     let Location { segment, offset, length } = entry.location;
     let mut bytes = vec![0; length as usize];
-    disk.open(&log::path(segment))?.read_at(&mut bytes, offset).map_err(damaged)?;
+    disk.open(&log::path(segment)).and_then(|file| file.read_at(&mut bytes, offset)).map_err(damaged)?;
     let (record, _) = record::decode(&bytes, offset, key).ok_or(ReadError::Damaged)?;
     let accepted = (record.kind == Kind::Accepted).then(|| Accepted::decode(record.fields)).flatten();
     let Accepted { envelope, trace, large_bytes } = accepted.ok_or(ReadError::Damaged)?;
     let content = match large_bytes {
-        Some(_) => Content::Large(Some(LargeReader::open(disk, id).map_err(damaged)?)),
+        Some(_) => Content::Large(Some(Box::new(LargeReader::open(disk, id).map_err(damaged)?))),
         None => Content::Inline(Some(record.content.to_vec())),
     };
     Ok(Stored {

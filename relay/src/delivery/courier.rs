@@ -157,6 +157,9 @@ impl Transaction<'_> {
 
     /// DATA was refused; the transaction may still be open on the other side.
     async fn no_data(&mut self, data: Answer) -> Result<Outcome, Broken> {
+        if !matches!(data.code / 100, 4 | 5) {
+            return Err(Broken::Talk(TalkError::Said(data))); // a 250 here has taken no content, so nothing is delivered
+        }
         self.answer_unless_closing(b"RSET\r\n", COMMAND_TIMEOUT).await?;
         // Where nobody was taken, each has its own fate already, and this refusal only follows from that.
         Ok(outcome(&data))

@@ -25,6 +25,11 @@ pub enum Finding {
         /// In words.
         reason: String,
     },
+    /// A delivery broke off, or its connection could not be made.
+    Broken {
+        /// In words.
+        reason: String,
+    },
     /// TCP does not connect, or the name does not resolve.
     Unreachable {
         /// In words.
@@ -94,9 +99,10 @@ impl Monitor {
                 self.reason = format!("{host} answers");
                 self.host = Some(host);
             }
-            Finding::Refuses { reason } | Finding::Unreachable { reason } => {
+            Finding::Refuses { reason } | Finding::Unreachable { reason } | Finding::Broken { reason } => {
                 self.answers = 0;
                 self.failures = self.failures.saturating_add(1);
+                // Only probes count here: all connections of a drain break at once when a server goes.
                 self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
                 self.reason = reason;
             }
@@ -115,9 +121,14 @@ impl Monitor {
         changed.then_some(state)
     }
 
-    /// Whether a good answer would tell anything: a drain gives thousands a second.
+    /// Whether a good answer to a delivery would tell anything. Once the primary is down only a probe brings it up
+    /// again: answers that were on their way when it went are no sign of life. While it is up, a drain gives thousands a second.
     pub fn is_news(&self, now: Instant) -> bool {
-        self.failures > 0 || self.found_at.is_none_or(|found| now.duration_since(found.at) > EVIDENCE_AGE)
+        self.state == PrimaryState::Up && (self.failures > 0 || self.is_stale(now))
+    }
+
+    fn is_stale(&self, now: Instant) -> bool {
+        self.found_at.is_none_or(|found| now.duration_since(found.at) > EVIDENCE_AGE)
     }
 
     /// Somebody wants to know now.
@@ -167,6 +178,10 @@ mod tests {
         Finding::Refuses { reason: "421".into() }
     }
 
+    fn broken() -> Finding {
+        Finding::Broken { reason: "closed".into() }
+    }
+
     fn unreachable() -> Finding {
         Finding::Unreachable { reason: "connection refused".into() }
     }
@@ -214,9 +229,22 @@ mod tests {
             (vec![unreachable(); 99], true, 2.0),
             (vec![refuses(); 3], true, 8.0),
             (vec![refuses(); 99], true, 30.0),
+            (vec![broken(); 20], true, 2.0), // a drain that broke is no reason to look less often
         ] {
             assert_eq!(after(&findings, mail_waits).1, seconds, "{findings:?}, mail waits: {mail_waits}");
         }
+    }
+
+    #[test]
+    fn late_answers_do_not_bring_a_primary_up_that_went_down() {
+        let now = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
+        let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
+        monitor.found(answers(), 0.0, now);
+        monitor.found(broken(), 0.0, now);
+        assert!(monitor.is_news(now.at), "while it is up, an answer takes the failure back");
+        monitor.found(broken(), 0.0, now);
+        monitor.found(broken(), 0.0, now);
+        assert!(!monitor.is_news(now.at));
     }
 
     #[test]

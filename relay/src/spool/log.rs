@@ -151,6 +151,18 @@ pub struct Committed {
 }
 
 impl Committed {
+    /// For the messages in the batch.
+    #[cfg(test)]
+    pub fn accepted(&self) -> Result<(), NotKept> {
+        self.accepted
+    }
+
+    /// For the outcomes in the batch.
+    #[cfg(test)]
+    pub fn settled(&self) -> Result<(), NotKept> {
+        self.settled
+    }
+
     fn refused(reason: NotKept) -> Self {
         Self { accepted: Err(reason), settled: Err(reason), closed: Vec::new() }
     }

@@ -1,0 +1,330 @@
+//! What the spool promises, on a real folder behind a disk that fails when told to.
+
+use std::{
+    fs, io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+
+use super::{
+    Content, ReadError, Recovered, Spool,
+    disk::{Disk, DiskFile, RealDisk},
+    field::{self, Attempt, Fate},
+    log::{self, NotKept, Wish},
+    record::INLINE_CONTENT_BYTES_MAX,
+    recovery::{self, QUARANTINE},
+};
+use crate::mail::{content::Source, id::MessageId};
+
+/// The real disk, but for what it is told to fail at.
+struct FaultyDisk {
+    disk: RealDisk,
+    faults: Arc<Faults>,
+}
+
+#[derive(Default)]
+struct Faults {
+    sync: AtomicBool,
+    create: AtomicBool,
+}
+
+struct FaultyFile {
+    file: Arc<dyn DiskFile>,
+    faults: Arc<Faults>,
+}
+
+fn fail(fault: &AtomicBool) -> io::Result<()> {
+    if fault.load(Ordering::Relaxed) { Err(io::Error::other("told to fail")) } else { Ok(()) }
+}
+
+impl Disk for FaultyDisk {
+    fn make_folder(&self, path: &str) -> io::Result<()> {
+        self.disk.make_folder(path)
+    }
+    fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        fail(&self.faults.create)?;
+        Ok(Arc::new(FaultyFile { file: self.disk.create(path)?, faults: self.faults.clone() }))
+    }
+    fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(path)
+    }
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        self.disk.list(folder)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+    fn sync_folder(&self, folder: &str) -> io::Result<()> {
+        self.disk.sync_folder(folder)
+    }
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+}
+
+impl DiskFile for FaultyFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
+    }
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_at(into, offset)
+    }
+    fn sync(&self) -> io::Result<()> {
+        // A sync fails once: what is tried again on another file works.
+        if self.faults.sync.swap(false, Ordering::Relaxed) {
+            return Err(io::Error::other("told to fail"));
+        }
+        self.file.sync()
+    }
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+}
+
+fn open(folder: &Path) -> (Spool, Recovered) {
+    Spool::open(Arc::new(RealDisk::new(folder)), |_| {}).unwrap()
+}
+
+async fn keep(spool: &Spool, content: &[u8], recipients: usize) -> Result<MessageId, NotKept> {
+    let field::Accepted { envelope, trace, .. } = field::tests::accepted(MessageId::new(), recipients);
+    let mut incoming = spool.begin(envelope, trace);
+    for piece in content.chunks(100_000) {
+        incoming.buffer().extend_from_slice(piece);
+        incoming.spill().await?;
+    }
+    incoming.keep().await.map(|receipt| receipt.id())
+}
+
+fn attempt(id: MessageId, fates: &[Fate]) -> Attempt {
+    let fates = (0..).zip(fates).map(|(place, fate)| (place, *fate, "words".to_owned())).collect();
+    Attempt { id, at: Timestamp::now(), next_hop: "mx1:25".into(), fates }
+}
+
+async fn content(mut source: Content) -> io::Result<Vec<u8>> {
+    let mut whole = Vec::new();
+    while let Some(piece) = source.next().await? {
+        whole.extend(piece);
+    }
+    Ok(whole)
+}
+
+/// A wish to keep a small message, for [`log::Log::commit`].
+fn wish() -> Wish {
+    let accepted = field::tests::accepted(MessageId::new(), 1);
+    let fields = accepted.encode();
+    Wish::Accept {
+        accepted: Box::new(accepted),
+        fields,
+        content: b"small\r\n".to_vec(),
+        answer: tokio::sync::oneshot::channel().0,
+    }
+}
+
+fn outcome(id: MessageId) -> Wish {
+    Wish::Settle { attempt: attempt(id, &[Fate::Delivered]), answer: tokio::sync::oneshot::channel().0 }
+}
+
+fn id_of(wish: &Wish) -> MessageId {
+    match wish {
+        Wish::Accept { accepted, .. } => accepted.envelope.id,
+        Wish::Settle { attempt, .. } => attempt.id,
+    }
+}
+
+/// Names in a folder of the spool.
+fn names(folder: &Path, of: &str) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder.join(of)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn every_message_and_every_fate_is_found_again_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(folder.path());
+    let contents = [0, 1, 8192, INLINE_CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX + 1, 1_000_000]
+        .map(|length| vec![b'x'; length]);
+    let mut ids = Vec::new();
+    for content in &contents {
+        ids.push(keep(&spool, content, 2).await.unwrap());
+    }
+    assert_eq!(spool.settle(attempt(ids[0], &[Fate::Delivered, Fate::Delivered])).await, Ok(true));
+    assert_eq!(spool.settle(attempt(ids[1], &[Fate::Held, Fate::Deferred])).await, Ok(false));
+    assert_eq!(spool.settle(attempt(ids[5], &[Fate::Delivered, Fate::Delivered])).await, Ok(true));
+    let account = spool.account();
+    drop(spool);
+
+    let (spool, recovered) = open(folder.path());
+    assert_eq!(recovered.damages, [] as [String; 0]);
+    assert_eq!(recovered.messages.iter().map(|message| message.id).collect::<Vec<_>>(), ids[1..5]);
+    assert_eq!(spool.account(), account);
+    assert_eq!(account.difference(), 0);
+    let second = spool.read(ids[1]).await.unwrap().unwrap();
+    assert_eq!((second.waiting, second.deferrals), (vec![1], 1));
+    for place in 1..5 {
+        let stored = spool.read(ids[place]).await.unwrap().unwrap();
+        assert_eq!(stored.envelope, field::tests::accepted(ids[place], 2).envelope);
+        assert!(content(stored.content).await.unwrap() == contents[place], "message {place}");
+    }
+    assert_eq!(names(folder.path(), "large"), [ids[4].to_string()], "the closed one's file is gone");
+}
+
+#[tokio::test]
+async fn a_message_that_was_closed_never_comes_back_though_its_segments_go_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut last = None;
+    for _ in 0..5 {
+        let (spool, recovered) = open(folder.path());
+        assert_eq!(recovered.messages.len(), usize::from(last.is_some()));
+        if let Some(id) = last {
+            // Closed in a later segment than the one that holds its content.
+            assert_eq!(spool.settle(attempt(id, &[Fate::Delivered])).await, Ok(true));
+        }
+        last = keep(&spool, b"content\r\n", 1).await.ok();
+        assert_eq!(spool.account().difference(), 0);
+    }
+    let (spool, recovered) = open(folder.path());
+    assert_eq!(recovered.messages.len(), 1);
+    let account = spool.account();
+    assert_eq!((account.accepted, account.delivered, account.queued), (5, 4, 1));
+    assert!(names(folder.path(), "log").len() <= 3, "old segments are removed");
+}
+
+#[test]
+fn after_a_failed_sync_senders_hear_no_only_when_their_messages_are_void() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let disk = Arc::new(FaultyDisk { disk: RealDisk::new(folder.path()), faults: faults.clone() });
+    let (shared, mut log, _) = recovery::recover(disk, Timestamp::now()).unwrap();
+    let kept = wish();
+    assert_eq!(log.commit(std::slice::from_ref(&kept), Timestamp::now()).accepted(), Ok(()));
+
+    faults.sync.store(true, Ordering::Relaxed);
+    let batch = [wish(), outcome(id_of(&kept)), wish()];
+    let committed = log.commit(&batch, Timestamp::now());
+    assert_eq!((committed.accepted(), committed.settled()), (Err(NotKept::Disk), Ok(())));
+    assert_eq!(shared.state().index.counts().messages, 0);
+    let later = wish();
+    assert_eq!(log.commit(std::slice::from_ref(&later), Timestamp::now()).accepted(), Ok(()));
+    drop(log);
+
+    // The bytes of the failed batch are on the disk, but the next header made them void.
+    let (_, recovered) = open(folder.path());
+    assert_eq!(recovered.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [id_of(&later)]);
+    assert_eq!(recovered.damages, [] as [String; 0]);
+}
+
+#[test]
+fn when_no_segment_can_be_made_nobody_is_told_anything_until_one_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let disk = Arc::new(FaultyDisk { disk: RealDisk::new(folder.path()), faults: faults.clone() });
+    let (shared, mut log, _) = recovery::recover(disk, Timestamp::now()).unwrap();
+
+    faults.sync.store(true, Ordering::Relaxed);
+    faults.create.store(true, Ordering::Relaxed);
+    assert_eq!(log.commit(&[wish()], Timestamp::now()).accepted(), Err(NotKept::Unknown));
+    assert!(!shared.writable.load(Ordering::Relaxed));
+    assert_eq!(
+        log.commit(&[wish()], Timestamp::now()).accepted(),
+        Err(NotKept::Disk),
+        "nothing was written, so no is true"
+    );
+
+    faults.create.store(false, Ordering::Relaxed);
+    log.tick(Timestamp::now());
+    assert!(shared.writable.load(Ordering::Relaxed));
+    let later = wish();
+    assert_eq!(log.commit(std::slice::from_ref(&later), Timestamp::now()).accepted(), Ok(()));
+    drop(log);
+    let (_, recovered) = open(folder.path());
+    assert_eq!(recovered.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [id_of(&later)]);
+}
+
+#[tokio::test]
+async fn a_torn_end_costs_nothing_that_was_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(folder.path());
+    let kept = keep(&spool, b"kept\r\n", 1).await.unwrap();
+    drop(spool);
+    let segment = folder.path().join(log::path(1));
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes.extend(b"BMXR half a record that a crash left behind");
+    fs::write(&segment, &bytes).unwrap();
+
+    for _ in 0..2 {
+        let (_, recovered) = open(folder.path());
+        assert_eq!(recovered.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [kept]);
+        assert_eq!(recovered.rot, 0);
+    }
+    assert_eq!(names(folder.path(), QUARANTINE).len(), 1, "copied aside once");
+    assert_eq!(fs::read(&segment).unwrap(), bytes, "nothing is truncated");
+}
+
+#[tokio::test]
+async fn rot_is_copied_aside_and_counted_and_what_is_behind_it_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(folder.path());
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(keep(&spool, b"content\r\n", 1).await.unwrap());
+    }
+    let second = spool.shared.state().index.get(ids[1]).unwrap().location;
+    let segment = folder.path().join(log::path(second.segment));
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[second.offset as usize + 40] ^= 1;
+    fs::write(&segment, &bytes).unwrap();
+    assert!(matches!(spool.read(ids[1]).await, Err(ReadError::Damaged)), "a running relay notices too");
+    drop(spool);
+
+    let (_, recovered) = open(folder.path());
+    assert_eq!(recovered.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
+    assert_eq!(recovered.rot, 1);
+    let copies = names(folder.path(), QUARANTINE);
+    let copy = fs::read(folder.path().join(QUARANTINE).join(&copies[0])).unwrap();
+    assert_eq!(copy, &bytes[second.offset as usize..(second.offset + second.length) as usize]);
+}
+
+#[tokio::test]
+async fn a_large_file_that_changed_is_never_read_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(folder.path());
+    let id = keep(&spool, &vec![b'x'; 700_000], 1).await.unwrap();
+    let path = folder.path().join(super::large::path(id));
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let stored = spool.read(id).await.unwrap().unwrap();
+    assert_eq!(content(stored.content).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(spool.read(id).await, Err(ReadError::Damaged)));
+}
+
+#[tokio::test]
+async fn what_was_never_answered_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(folder.path());
+    let field::Accepted { envelope, trace, .. } = field::tests::accepted(MessageId::new(), 1);
+    let mut incoming = spool.begin(envelope, trace);
+    incoming.buffer().extend_from_slice(&vec![b'x'; 300_000]);
+    incoming.spill().await.unwrap();
+    assert_eq!(names(folder.path(), "tmp").len(), 1);
+    drop(incoming);
+    assert_eq!(names(folder.path(), "tmp"), [] as [String; 0]);
+
+    // A crash leaves them; the next start clears up.
+    fs::write(folder.path().join("tmp/left"), "x").unwrap();
+    fs::write(folder.path().join("large").join(MessageId::new().to_string()), "x").unwrap();
+    drop(spool);
+    open(folder.path());
+    assert_eq!((names(folder.path(), "tmp").len(), names(folder.path(), "large").len()), (0, 0));
+}

@@ -1,0 +1,28 @@
+//! What the promises in this folder are proved with: a relay as its users start it, servers and clients around it.
+//!
+//! Everything here is outside the relay and knows only what its users know: flags, ports, paths, documents.
+
+pub mod chance;
+pub mod client;
+pub mod dialogue;
+pub mod hash;
+pub mod load;
+pub mod messages;
+pub mod port;
+pub mod postfix;
+pub mod primary;
+pub mod program;
+pub mod relay;
+pub mod tools;
+pub mod trace_field;
+pub mod wait;
+
+pub use client::{Client, Envelope, Reply};
+pub use primary::Primary;
+pub use relay::Relay;
+pub use wait::{eventually, eventually_some};
+
+/// The domain that the relays of all tests accept mail for.
+pub const DOMAIN: &str = "example.org";
+/// Their own name.
+pub const HOSTNAME: &str = "mx2.example.org";

@@ -1,0 +1,113 @@
+//! How a primary misbehaves: rules, each for one stage of the conversation.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::lock;
+
+/// Where in the conversation a rule applies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// A client has connected.
+    Greeting,
+    /// EHLO or HELO.
+    Hello,
+    /// MAIL.
+    Mail,
+    /// RCPT.
+    Rcpt,
+    /// DATA, in place of 354.
+    Data,
+    /// The first bytes of the content have come.
+    Content,
+    /// The final dot has come.
+    Dot,
+}
+
+/// What happens there in place of the usual.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// This line, be it a reply or not. After 421 the connection is closed, as RFC 5321 section 3.8 has it.
+    Answer(String),
+    /// These bytes, without a line's end.
+    Raw(Vec<u8>),
+    /// The connection is closed.
+    Close,
+    /// At the dot: the message is kept, but the connection is closed before the reply. Nobody can prevent that it
+    /// comes twice (RFC 1047).
+    KeepAndClose,
+    /// Nothing, for as long as the client stays.
+    Stall,
+}
+
+/// One misbehaviour.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rule {
+    stage: Stage,
+    act: Act,
+    about: Option<String>,
+    times_max: u64,
+}
+
+impl Rule {
+    /// Answers with this line.
+    pub fn answer(stage: Stage, line: &str) -> Self {
+        Self::act(stage, Act::Answer(line.to_owned()))
+    }
+
+    /// Closes the connection.
+    pub fn close(stage: Stage) -> Self {
+        Self::act(stage, Act::Close)
+    }
+
+    /// Any act.
+    pub fn act(stage: Stage, act: Act) -> Self {
+        Self { stage, act, about: None, times_max: u64::MAX }
+    }
+
+    /// Only for commands that contain this text, for instance a recipient.
+    pub fn about(self, text: &str) -> Self {
+        Self { about: Some(text.to_owned()), ..self }
+    }
+
+    /// Only so often.
+    pub fn times(self, times_max: u64) -> Self {
+        Self { times_max, ..self }
+    }
+}
+
+/// All rules.
+#[derive(Default)]
+pub(super) struct Script {
+    rules: Mutex<Vec<(Rule, u64)>>,
+    followed: AtomicU64,
+}
+
+impl Script {
+    pub(super) fn add(&self, rule: Rule) {
+        lock(&self.rules).push((rule, 0));
+    }
+
+    pub(super) fn clear(&self) {
+        lock(&self.rules).clear();
+        self.followed.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn followed(&self) -> u64 {
+        self.followed.load(Ordering::Relaxed)
+    }
+
+    /// What to do at `stage`, where `command` was said, if it is not the usual.
+    pub(super) fn act_at(&self, stage: Stage, command: &str) -> Option<Act> {
+        let mut rules = lock(&self.rules);
+        let (rule, times) = rules.iter_mut().find(|(rule, times)| {
+            let about = rule.about.as_ref().is_none_or(|text| command.contains(text));
+            rule.stage == stage && about && *times < rule.times_max
+        })?;
+        *times += 1;
+        self.followed.fetch_add(1, Ordering::Relaxed);
+        Some(rule.act.clone())
+    }
+}

@@ -1,0 +1,31 @@
+//! Foreign SMTP clients: swaks, and smtp-source from Postfix.
+
+use std::{net::SocketAddr, process::Command, time::Duration};
+
+use crate::program::{self, Ended};
+
+/// For a run of either. Thousands of messages take seconds.
+const RUN_LIMIT: Duration = Duration::from_secs(120);
+
+/// Runs `swaks` with these arguments against a server.
+#[track_caller]
+pub fn swaks(server: SocketAddr, arguments: &[&str]) -> Ended {
+    let (host, port) = (server.ip().to_string(), server.port().to_string());
+    let mut command = Command::new("swaks");
+    // Its own settings file and environment must not speak for the test.
+    command.env_clear().envs(path()).args(["--server", &host, "--port", &port]).args(arguments);
+    program::run(&mut command, RUN_LIMIT)
+}
+
+/// Runs `smtp-source` with these arguments against a server.
+#[track_caller]
+pub fn smtp_source(server: SocketAddr, arguments: &[&str]) -> Ended {
+    let mut command = Command::new("smtp-source");
+    // It lives in /usr/sbin, which only root has in its path.
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(arguments).arg(format!("inet:{server}"));
+    program::run(&mut command, RUN_LIMIT)
+}
+
+fn path() -> Option<(&'static str, String)> {
+    std::env::var("PATH").ok().map(|path| ("PATH", path))
+}

@@ -1,0 +1,152 @@
+//! What was answered 250 is there after a kill -9, wherever it falls: in the quiet, during intake, during the drain.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use backupmx_relay_api::status::Account;
+use support::{
+    Primary, Relay,
+    chance::Chance,
+    eventually,
+    load::{Comparison, Load, Sent},
+    trace_field,
+};
+
+/// Enough for several segments of the spool.
+const MESSAGES: u64 = 10_000;
+const MESSAGE_BYTES: usize = 8192;
+const SESSIONS: u64 = 64;
+/// `primary.delivery.maxConnections` by default.
+const CONNECTIONS_MAX: u64 = 20;
+/// For all of it on a slow disk.
+const LIMIT: Duration = Duration::from_secs(300);
+
+#[test]
+fn ten_thousand_messages_are_there_after_a_kill_and_arrive() {
+    let _alone = alone();
+    let mut primary = Primary::away();
+    let mut relay = Relay::before(primary.address()).start();
+    let load = load(&mut Chance::new());
+
+    let begun = Instant::now();
+    let sent = load.send(relay.smtp());
+    let taken = begun.elapsed();
+    assert_eq!(
+        sent.accepted.len() as u64,
+        MESSAGES,
+        "refused: {:?}, broken: {}",
+        sent.refused.first(),
+        sent.unanswered
+    );
+    println!("taken: {MESSAGES} messages in {:.2} s, {:.0} a second", taken.as_secs_f64(), rate(MESSAGES, taken));
+    relay.kill9();
+
+    let begun = Instant::now();
+    relay.start_again();
+    eventually(LIMIT, "the relay is ready", || relay.is_ready());
+    println!("ready {:.3} s after the start", begun.elapsed().as_secs_f64());
+    let status = relay.status();
+    assert_eq!(status.queue.messages, MESSAGES);
+    assert_eq!(status.account, Account { accepted: MESSAGES, queued: MESSAGES, ..Account::default() });
+    assert_eq!((status.spool.quarantined, status.queue.held), (0, 0));
+
+    let returned = primary.return_now();
+    let mails = primary.wait_for(MESSAGES as usize, LIMIT);
+    let (first, last) = (mails[0].arrived - returned, mails[mails.len() - 1].arrived - returned);
+    println!("returned: first message after {:.3} s, last after {:.3} s", first.as_secs_f64(), last.as_secs_f64());
+    println!("delivered: {:.0} a second", rate(MESSAGES, last - first));
+    relay.until(LIMIT, "nothing waits", |status| status.queue.messages == 0);
+    assert_eq!(relay.account(), Account { accepted: MESSAGES, delivered: MESSAGES, ..Account::default() });
+    assert_eq!(compare(&load, &sent, &primary), Comparison::default());
+}
+
+#[test]
+fn a_message_that_heard_250_before_a_kill_in_mid_intake_arrives() {
+    let _alone = alone();
+    let mut chance = Chance::new();
+    for _ in 0..3 {
+        let mut primary = Primary::away();
+        let mut relay = Relay::before(primary.address()).start();
+        let load = load(&mut chance);
+        let kill_at = chance.between(500, 5000);
+        let sending = load.begin(relay.smtp());
+        eventually(LIMIT, "the intake is under way", || sending.accepted() >= kill_at);
+        relay.kill9();
+        let sent = sending.finish();
+        let answered = sent.accepted.len();
+        println!("killed after {answered} answers, {} senders heard nothing", sent.unanswered);
+        assert!(answered < MESSAGES as usize, "the intake was over before the kill");
+
+        relay.start_again();
+        let queued = relay.account().queued;
+        let unheard = queued.checked_sub(answered as u64).expect("all that heard 250 are there");
+        assert!(unheard <= SESSIONS, "{queued} are there, {answered} heard 250");
+        primary.return_now();
+        primary.wait_for(queued as usize, LIMIT);
+        relay.until(LIMIT, "nothing waits", |status| status.queue.messages == 0);
+        let comparison = compare(&load, &sent, &primary);
+        assert_eq!(comparison, Comparison { unanswered: unheard, ..Comparison::default() });
+    }
+}
+
+#[test]
+fn a_kill_in_mid_drain_loses_nothing_and_repeats_at_most_one_message_a_connection() {
+    let _alone = alone();
+    const KILLS: u64 = 3;
+    let mut chance = Chance::new();
+    let mut primary = Primary::away();
+    let mut relay = Relay::before(primary.address()).start();
+    let load = load(&mut chance);
+    let sent = load.send(relay.smtp());
+    assert_eq!(sent.accepted.len() as u64, MESSAGES, "refused: {:?}", sent.refused.first());
+
+    primary.return_now();
+    for kill in 0..KILLS {
+        let kill_at = (kill * MESSAGES / KILLS + chance.between(200, 2000)) as usize;
+        primary.wait_for(kill_at, LIMIT);
+        relay.kill9();
+        // Away, so that the numbers stand still while they are compared.
+        primary.go_away();
+        let arrived = primary.count();
+        println!("killed after {arrived} arrivals, over {} connections at most", primary.connections_open_max());
+        relay.start_again();
+        let queued = relay.account().queued;
+        // What arrived last may not have been recorded, but no more than one message a connection.
+        let least = MESSAGES.saturating_sub(arrived as u64);
+        let most = least + (kill + 1) * CONNECTIONS_MAX;
+        assert!((least..=most).contains(&queued), "{queued} are queued after {arrived} arrivals");
+        primary.return_now();
+    }
+    relay.until(LIMIT, "nothing waits", |status| status.queue.messages == 0);
+    let account = relay.account();
+    assert_eq!(account, Account { accepted: MESSAGES, delivered: MESSAGES, ..Account::default() });
+    let comparison = compare(&load, &sent, &primary);
+    println!("repeated by {KILLS} kills: {}", comparison.repeated);
+    assert_eq!(comparison, Comparison { repeated: comparison.repeated, ..Comparison::default() });
+    let connections = primary.connections_open_max();
+    assert!(connections <= CONNECTIONS_MAX, "{connections} connections at a time");
+    assert!(comparison.repeated <= KILLS * connections, "{} repeated by {KILLS} kills", comparison.repeated);
+}
+
+/// One test at a time, so that the times that they print are theirs.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // Another test's failure says nothing about this one.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn load(chance: &mut Chance) -> Load {
+    Load { messages: MESSAGES, bytes: MESSAGE_BYTES, sessions: SESSIONS, seed: chance.below(1 << 20) }
+}
+
+fn rate(messages: u64, time: Duration) -> f64 {
+    messages as f64 / time.as_secs_f64()
+}
+
+fn compare(load: &Load, sent: &Sent, primary: &Primary) -> Comparison {
+    let mails = primary.mails();
+    assert_eq!(primary.violations(), [""; 0]);
+    load.compare(sent, mails.iter().map(|mail| (&*mail.recipients[0], trace_field::split(&mail.content).1)))
+}
