@@ -75,6 +75,16 @@ fn a_folder_of_another_program_is_refused_and_left_as_it_is() {
 }
 
 #[test]
+fn a_folder_of_a_newer_relay_is_refused_and_left_as_it_is() {
+    let folder = TempDir::new().expect("a temporary folder can be made");
+    let marker = folder.path().join("backupmx-spool");
+    fs::write(&marker, "backupmx-spool 99\n").expect("a temporary folder can be written");
+    let ended = Relay::before(nobody()).data(folder.path()).fail();
+    ended.expect_failure(FOLDER, &[&folder.path().display().to_string(), "99", "newer program"]);
+    assert_eq!(fs::read_to_string(&marker).expect("it is still there"), "backupmx-spool 99\n");
+}
+
+#[test]
 fn a_second_relay_on_the_same_folder_is_refused_and_the_first_one_works_on() {
     let mut first = Relay::before(nobody()).start();
     let ended = Relay::before(nobody()).data(first.data()).fail();

@@ -212,3 +212,69 @@ impl Arrival {
         tracing::info!(%id, %client, sender, recipients, bytes = content_bytes, "accepted");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use backupmx_relay_api::config::{Delivery, Host, Probe};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::spool::disk::RealDisk;
+
+    fn door(folder: &std::path::Path) -> Door {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (spool, _) = Spool::open(Arc::new(RealDisk::new(folder)), |_| {}).unwrap();
+        let queue = Arc::new(Queue::new(&Delivery::default()));
+        let hosts = vec![Host { host: "mx1.example.org".into(), port: 25 }];
+        let primary = Primary::new(hosts, "mx2.example.org".into(), Probe::default(), queue.clone(), metrics.clone());
+        let terms = Terms {
+            hostname: "mx2.example.org".into(),
+            postmaster_domain: "example.org".into(),
+            message_bytes_max: 1000,
+            recipients_max: 100,
+        };
+        let domains = Domains::new(&["example.org".into()]).unwrap();
+        Door { terms, domains, spool, queue, primary: Arc::new(primary), metrics }
+    }
+
+    /// Says all of it and then nothing more, and returns what is heard until the relay closes.
+    async fn then_silence(door: &Door, said: &str) -> String {
+        let (mut client, server): (DuplexStream, _) = tokio::io::duplex(64 << 10);
+        client.write_all(said.as_bytes()).await.unwrap();
+        let (address, stop) = ("192.0.2.1".parse().unwrap(), CancellationToken::new());
+        let mut heard = String::new();
+        tokio::join!(serve(server, address, door, &stop), async { client.read_to_string(&mut heard).await.unwrap() });
+        heard
+    }
+
+    const TO_DATA: &str = "EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\nDATA\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_falls_silent_is_told_after_five_minutes_wherever_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let door = door(folder.path());
+        let half_a_message = format!("{TO_DATA}Subject: never fini");
+        for said in ["", "EHLO c\r\n", "EHLO c\r\nMAIL FR", TO_DATA, &half_a_message] {
+            let begun = tokio::time::Instant::now();
+            let heard = then_silence(&door, said).await;
+            assert!(heard.ends_with("421 4.4.2 Nothing came for too long; closing\r\n"), "{said:?}: {heard}");
+            assert_eq!(begun.elapsed().as_secs(), IDLE_MAX.as_secs(), "{said:?}");
+        }
+        assert_eq!(door.spool.counts().messages, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_far_over_the_limit_is_cut_off_and_a_small_excess_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let door = door(folder.path());
+        let line = "x".repeat(98) + "\r\n";
+        for (lines, end, told) in
+            [(10, ".\r\n", "250 2.0.0 Kept as "), (11, ".\r\n", "552 5.3.4 "), (21, "", "421 4.3.4 ")]
+        {
+            let heard = then_silence(&door, &format!("{TO_DATA}{}{end}", line.repeat(lines))).await;
+            let reply = heard.lines().skip_while(|line| !line.starts_with("354")).nth(1).unwrap();
+            assert!(reply.starts_with(told), "{lines} lines: {reply}");
+        }
+        assert_eq!(door.spool.counts().messages, 1);
+    }
+}
