@@ -36,6 +36,8 @@ const IDLE_MAX: Duration = Duration::from_secs(2);
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Until an outcome that could not be recorded is tried again. Until then nothing goes out on its connection.
 const SETTLE_RETRY: Duration = Duration::from_secs(1);
+/// How often the drain looks for what nobody announces: that the spool can be written again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// RFC 5321 sections 4.5.3.2.1 and 4.5.3.2.2: for the greeting and EHLO of a delivery.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -66,7 +68,8 @@ impl Drain {
             while self.primary.is_up() && self.spool.is_writable() && self.queue.may_connect(Instant::now()) {
                 connections.spawn(self.clone().connection(stop.clone()));
             }
-            let next_due = self.queue.next_due().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
+            let look_again = Instant::now() + LOOK_AGAIN;
+            let next_due = self.queue.next_due().map_or(look_again, |due| due.min(look_again));
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = changed => {}
@@ -118,7 +121,8 @@ impl Drain {
         let patience = Instant::now() + IDLE_MAX;
         loop {
             let changed = self.queue.changed();
-            if stop.is_cancelled() {
+            // What cannot be recorded must not be delivered: it would go out again after a restart.
+            if stop.is_cancelled() || !self.spool.is_writable() {
                 return None;
             }
             if let Some(id) = self.queue.take(Instant::now()) {

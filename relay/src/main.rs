@@ -14,6 +14,7 @@ use backupmx_relay::{
     spool::folder::{self, FolderError},
 };
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -90,12 +91,21 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let path = flags.token_path();
     let token = admin::token(&path).map_err(|source| Failure::Token { path: path.display().to_string(), source })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
+    raise_file_limit();
     runtime.block_on(async {
         let listeners = Listeners::bind(flags.listen, flags.observe, flags.console).await?;
         let stop = CancellationToken::new();
         stop_on_signal(&stop)?;
         Ok(run::run(config, data, token, listeners, stop).await?)
     })
+}
+
+/// Many systems start programs with 1024 descriptors, of which the default number of sessions alone takes 1000.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(cause) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%cause, "raise the limit of open files");
+    }
 }
 
 /// SIGTERM from whoever runs us, SIGINT from a terminal.

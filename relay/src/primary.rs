@@ -53,7 +53,10 @@ impl Primary {
                 () = stop.cancelled() => return,
                 () = changed => {}
                 () = self.replan.notified() => {}
-                () = sleep_until(next.into()) => self.found(self.probe().await),
+                () = sleep_until(next.into()) => {
+                    self.monitor().probing();
+                    self.found(self.probe().await);
+                }
             }
         }
     }

@@ -90,7 +90,6 @@ impl Monitor {
     pub fn found(&mut self, finding: Finding, spread: f64, now: Moment) -> Option<PrimaryState> {
         self.found_at = Some(now);
         self.spread = spread;
-        self.probe_at_once = false;
         let refused = matches!(finding, Finding::Refuses { .. });
         match finding {
             Finding::Answers { host } => {
@@ -129,6 +128,11 @@ impl Monitor {
 
     fn is_stale(&self, now: Instant) -> bool {
         self.found_at.is_none_or(|found| now.duration_since(found.at) > EVIDENCE_AGE)
+    }
+
+    /// A probe begins: it answers all who wanted to know until now, and nobody who asks while it is under way.
+    pub fn probing(&mut self) {
+        self.probe_at_once = false;
     }
 
     /// Somebody wants to know now.
@@ -197,6 +201,7 @@ mod tests {
         let mut now = start;
         for finding in findings {
             now += SECOND;
+            monitor.probing();
             monitor.found(finding.clone(), 0.0, Moment { at: now, clock: Timestamp::UNIX_EPOCH });
         }
         (monitor.state, monitor.next_probe(mail_waits, now).duration_since(now).as_secs_f64())
@@ -236,6 +241,16 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_while_a_probe_is_under_way_gets_another_one() {
+        let now = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
+        let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
+        monitor.probing();
+        monitor.probe_at_once();
+        monitor.found(unreachable(), 0.0, now);
+        assert_eq!(monitor.next_probe(true, now.at), now.at);
+    }
+
+    #[test]
     fn late_answers_do_not_bring_a_primary_up_that_went_down() {
         let now = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
         let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
@@ -251,6 +266,7 @@ mod tests {
     fn jitter_shortens_an_interval_by_an_eighth_at_most() {
         let now = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
         let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
+        monitor.probing();
         monitor.found(unreachable(), 1.0, now);
         assert_eq!(monitor.next_probe(true, now.at), now.at + Duration::from_millis(1750));
     }
@@ -259,6 +275,7 @@ mod tests {
     fn a_client_renews_a_probe_that_is_older_than_five_seconds() {
         let now = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
         let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
+        monitor.probing();
         monitor.found(answers(), 0.0, now);
         assert!(!monitor.client_connected(now.at + 5 * SECOND));
         assert_eq!(monitor.next_probe(false, now.at), now.at + 30 * SECOND);

@@ -39,7 +39,7 @@ pub struct Lock {
 
 /// Makes the folder if it is missing, checks that it is ours, and locks it. Nothing foreign is touched.
 pub fn take(folder: &Path) -> Result<Lock, FolderError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    make(folder)?;
     let path = folder.join(MARKER);
     if !path.exists() && has_files(folder)? {
         return Err(FolderError::Foreign);
@@ -64,6 +64,18 @@ pub fn take(folder: &Path) -> Result<Lock, FolderError> {
         Some(version) if version > FORMAT_VERSION => Err(FolderError::Newer(version)),
         Some(_) => Ok(Lock { _marker: marker }),
     }
+}
+
+/// Makes the folder and those above it that are missing, each with a durable entry in the one above: the
+/// best synced file is lost if the way to it is.
+fn make(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make(above)?;
+    fs::DirBuilder::new().mode(0o700).create(folder)?;
+    File::open(above)?.sync_all()
 }
 
 fn version(text: &str) -> Option<u32> {
