@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backupmx_relay_api::status::{Account, DrainState, PrimaryState};
 use support::{
-    Client, Envelope, Primary, Relay, eventually,
+    Client, Envelope, Primary, Relay, eventually, eventually_some,
     primary::{Act, Rule, Stage},
     trace_field,
 };
@@ -115,6 +115,80 @@ fn what_the_primary_refuses_for_good_is_held_and_not_sent_back() {
         });
         assert_eq!((after.queue.held, after.queue.messages), (1, 1), "{what}");
         assert_eq!(primary.mails().iter().map(|mail| &mail.recipients[0]).collect::<Vec<_>>(), ["dave@example.org"]);
+    }
+}
+
+#[test]
+fn a_reply_that_nobody_waits_for_is_not_taken_for_a_yes() {
+    let primary = Primary::start();
+    // In one write with the 354, so it is there before a byte of content has left.
+    primary.misbehave(Rule::answer(Stage::Data, "354 go on\r\n250 2.0.0 what was not asked for"));
+    primary.misbehave(Rule::answer(Stage::Dot, "554 5.6.0 looks like spam"));
+    let relay = Relay::before(primary.address()).config(IMPATIENT).start();
+    send(&relay, &["bob"]);
+    let tried = relay.until(LIMIT, "an attempt has its outcome", |status| {
+        let Account { queued, delivered, .. } = status.account;
+        delivered > 0 || status.queue.held > 0 || (queued > 0 && primary.misbehaved_at(Stage::Data) >= 2)
+    });
+    assert_eq!(tried.account, Account { accepted: 1, queued: 1, ..Account::default() });
+    assert_eq!(primary.count(), 0);
+}
+
+#[test]
+fn a_primary_without_room_that_tires_of_our_recipients_gets_all_of_them_later() {
+    let primary = Primary::start();
+    // What follows a refused MAIL is out of order, and each RCPT is one more mistake (RFC 2920 section 3.1).
+    primary.misbehave(Rule::answer(Stage::Mail, "452 4.3.1 no room"));
+    primary.limits().refusals(20);
+    let relay = Relay::before(primary.address()).config(IMPATIENT).start();
+    let names: Vec<_> = (0..25).map(|number| format!("r{number}")).collect();
+    send(&relay, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    eventually(LIMIT, "a second attempt", || primary.misbehaved() >= 2);
+    assert_eq!(relay.account(), Account { accepted: 25, queued: 25, ..Account::default() });
+    assert_eq!(relay.status().queue.held, 0);
+
+    primary.behave();
+    let done = relay.until(LIMIT, "nothing waits", |status| status.account.queued == 0);
+    assert_eq!(done.account, Account { accepted: 25, delivered: 25, ..Account::default() });
+    assert_eq!(primary.mails().iter().map(|mail| mail.recipients.len()).collect::<Vec<_>>(), [25]);
+}
+
+#[test]
+fn a_552_to_a_recipient_means_later() {
+    let primary = Primary::start();
+    // RFC 5321 section 4.5.3.1.10: old servers say 552 where they mean 452, too many recipients.
+    primary.misbehave(Rule::answer(Stage::Rcpt, "552 5.5.3 too many recipients").about("carol@"));
+    let relay = Relay::before(primary.address()).config(IMPATIENT).start();
+    send(&relay, &["bob", "carol"]);
+    let some = relay.until(LIMIT, "one has it", |status| status.account.delivered == 1);
+    assert_eq!((some.account.queued, some.queue.held), (1, 0));
+    primary.behave();
+    relay.until(LIMIT, "both have it", |status| status.account.delivered == 2);
+}
+
+#[test]
+fn a_primary_that_talks_too_much_fills_neither_memory_nor_log() {
+    const RECIPIENTS: u64 = 1000;
+    const MEMORY_BYTES_MAX: u64 = 200 << 20;
+    const LOG_LINE_BYTES_MAX: usize = 8 << 10;
+    for code in ["250", "451", "554"] {
+        let primary = Primary::start();
+        // As long as a reply can be, each line and all together (docs/smtp.md), for each of many recipients.
+        let text = "x".repeat(4090);
+        let reply = [format!("{code}-{text}\r\n").repeat(127), format!("{code} {text}")].concat();
+        primary.misbehave(Rule::answer(Stage::Dot, &reply));
+        let relay = Relay::before(primary.address()).start();
+        let names: Vec<_> = (0..RECIPIENTS).map(|number| format!("r{number}")).collect();
+        send(&relay, &names.iter().map(String::as_str).collect::<Vec<_>>());
+        let attempt = eventually_some(LIMIT, "an attempt", || relay.log().find("attempt"));
+        let outcome = ["delivered", "deferred", "held"].map(|outcome| attempt[outcome].as_u64());
+        let expected = ["250", "451", "554"].map(|verdict| Some(if verdict == code { RECIPIENTS } else { 0 }));
+        assert_eq!(outcome, expected, "{code}");
+        assert_eq!(relay.account().accepted, RECIPIENTS, "{code}");
+        let (memory, line) = (relay.memory_bytes_max(), relay.log().line_bytes_max());
+        println!("{code}: {} MiB at most, longest log line {line} bytes", memory >> 20);
+        assert!(memory < MEMORY_BYTES_MAX, "{code}: {} MiB of memory", memory >> 20);
+        assert!(line < LOG_LINE_BYTES_MAX, "{code}: a log line of {line} bytes");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The admin API on the console port: always authenticated, errors as problem documents (RFC 9457).
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
@@ -36,7 +36,7 @@ pub fn router(parts: Arc<Parts>, token: String) -> Router {
     Router::new()
         .route(admin::STATUS, get(status))
         .route(admin::FLUSH, post(flush))
-        .fallback(async || problem(StatusCode::NOT_FOUND, "There is no such call; see the admin API in the README."))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "There is no such call; the relay's README lists them."))
         .method_not_allowed_fallback(async || {
             problem(StatusCode::METHOD_NOT_ALLOWED, "The call exists, but not with this method.")
         })
@@ -82,17 +82,19 @@ fn problem(status: StatusCode, detail: &str) -> Response {
     response
 }
 
-/// Reads the token, or makes one that only this user may read.
+/// Reads the token, or makes one that only this user may read. An empty file counts as none: a crash may leave it.
 pub fn token(path: &Path) -> io::Result<String> {
-    if !path.exists() {
+    let mut text = String::new();
+    if path.exists() {
+        File::open(path)?.take(TOKEN_BYTES_MAX).read_to_string(&mut text)?;
+    }
+    if text.is_empty() {
         let token = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.write_all(format!("{token}\n").as_bytes())?;
         file.sync_all()?;
         return Ok(token);
     }
-    let mut text = String::new();
-    fs::File::open(path)?.take(TOKEN_BYTES_MAX).read_to_string(&mut text)?;
     let token = text.trim();
     if token.len() < TOKEN_BYTES_MIN {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no token of at least 16 characters"));
@@ -102,7 +104,7 @@ pub fn token(path: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
 
@@ -117,11 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_token_file_is_refused() {
+    fn a_token_that_could_be_guessed_is_refused_and_an_empty_file_gets_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(TOKEN_FILE);
-        fs::write(&path, "\n").unwrap();
+        fs::write(&path, "secret\n").unwrap();
         assert!(token(&path).is_err());
+        fs::write(&path, "").unwrap();
+        assert_eq!(token(&path).unwrap().len(), 64);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::config::{self, Config, ConfigError};
 /// It stands in DNS behind the primary (a higher MX number), takes mail for the listed domains, keeps it on disk, watches the
 /// primary, and delivers as soon as that answers. What it answered 250 to is on disk before it says so.
 #[derive(Parser, Debug)]
-#[command(name = "backupmx-relay", version, after_help = AFTER_HELP, args_conflicts_with_subcommands = false)]
+#[command(name = "backupmx-relay", version, after_help = AFTER_HELP)]
 pub struct Cli {
     /// What to do instead of running.
     #[command(subcommand)]
@@ -132,7 +132,7 @@ pub struct Flags {
         hide_env_values = true
     )]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug (the protocol), trace.
+    /// What is logged: error, warn, info, debug (also what is refused, and each probe).
     #[arg(
         long,
         env = "BACKUPMX_LOG_LEVEL",

@@ -1,6 +1,6 @@
 //! The config document, read and checked once. Later code takes only the checked [`Config`] and never looks back.
 
-use std::{fmt::Display, path::Path};
+use std::{fmt::Display, fs::File, io::Read, path::Path};
 
 use backupmx_relay_api::{
     SCHEMA,
@@ -58,11 +58,13 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub fn read(path: &Path) -> Result<Document, ConfigError> {
     let shown = path.display().to_string();
     let unreadable = |cause| ConfigError::Unreadable { path: shown.clone(), cause };
-    if std::fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
+    let mut text = String::new();
+    // Not by the length that the system states: a device or a pipe has none.
+    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)).map_err(unreadable)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
         let cause = format!("larger than {FILE_BYTES_MAX} bytes, so it is no config document");
         return Err(ConfigError::Shape { path: shown, cause });
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
     let shape = |cause: serde_saphyr::Error| {
         let cause = cause.to_string();
         ConfigError::Shape { path: shown, cause: cause.strip_prefix("error: ").unwrap_or(&cause).to_owned() }

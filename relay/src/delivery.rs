@@ -5,16 +5,17 @@ pub mod courier;
 pub mod hop;
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    courier::{Attempted, Job, Outcome},
+    courier::{Attempted, Connection, Job, Outcome},
     hop::{Hop, Patience},
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     mail::id::MessageId,
     metrics::Metrics,
     primary::{Primary, monitor::Finding},
-    queue::{Queue, scheduler::Deferral},
+    queue::{Doing, Place, Queue, scheduler::Deferral},
     spool::{
         ReadError, Spool, Stored,
         field::{Attempt, Fate},
@@ -38,6 +39,8 @@ const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 const SETTLE_RETRY: Duration = Duration::from_secs(1);
 /// How often the drain looks for what nobody announces: that the spool can be written again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// An attempt that takes longer is not what decides how many connections the primary can bear.
+const STALL: Duration = Duration::from_secs(10);
 /// RFC 5321 sections 4.5.3.2.1 and 4.5.3.2.2: for the greeting and EHLO of a delivery.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -65,8 +68,9 @@ impl Drain {
         let connections = TaskTracker::new();
         while !stop.is_cancelled() {
             let changed = self.queue.changed();
-            while self.primary.is_up() && self.spool.is_writable() && self.queue.may_connect(Instant::now()) {
-                connections.spawn(self.clone().connection(stop.clone()));
+            while self.primary.is_up() && self.spool.is_writable() {
+                let Some(place) = self.queue.may_connect(Instant::now()) else { break };
+                connections.spawn(self.clone().connection(place, stop.clone()));
             }
             let look_again = Instant::now() + LOOK_AGAIN;
             let next_due = self.queue.next_due().map_or(look_again, |due| due.min(look_again));
@@ -81,39 +85,48 @@ impl Drain {
     }
 
     /// One connection, from connect to QUIT.
-    async fn connection(self: Arc<Self>, stop: CancellationToken) {
+    async fn connection(self: Arc<Self>, mut place: Place, stop: CancellationToken) {
         let patience = Patience { connect: self.connect_timeout, reply: GREETING_TIMEOUT };
         let host = self.primary.host();
         let opened = tokio::select! {
-            () = stop.cancelled() => return self.queue.disconnected(false),
+            () = stop.cancelled() => return,
             opened = Hop::open(&host, &self.hostname, patience) => opened,
         };
-        let failed = match opened {
-            Ok(hop) => self.hand_over(hop, &stop).await.is_err(),
+        match opened {
+            Ok(hop) => self.hand_over(hop, &mut place, &stop).await,
             Err(cause) => {
-                self.primary.found(Finding::Broken { reason: cause.to_string() });
-                true
+                self.queue.connection_failed();
+                // Where others are open, it only takes no more of them.
+                if self.queue.established() == 0 {
+                    self.primary.delivery_found(Finding::Broken { reason: cause.to_string() });
+                }
             }
-        };
-        self.queue.disconnected(failed);
-        self.queue.wake();
+        }
     }
 
-    /// Message after message. An error: the connection broke.
-    async fn hand_over(&self, mut hop: Hop, stop: &CancellationToken) -> Result<(), ()> {
+    /// Message after message, until there is none, or the connection is of no more use.
+    async fn hand_over(&self, mut hop: Hop, place: &mut Place, stop: &CancellationToken) {
         for _ in 0..self.messages_per_connection_max {
+            place.turn_to(Doing::Idle);
             let Some(id) = self.next(stop).await else { break };
+            place.turn_to(Doing::Working);
             let Some(mut stored) = self.read(id).await else { continue };
-            let attempted = self.attempt(&mut hop, &mut stored).await;
-            self.settle(&hop.name, &stored, &attempted).await;
-            if let Some(reason) = attempted.broken {
-                self.primary.found(Finding::Broken { reason: format!("delivery to {}: {reason}", hop.name) });
-                return Err(());
+            let attempted = self.attempt(&mut hop, &mut stored, place).await;
+            if attempted.connection == Connection::Stale {
+                return self.queue.untried(id);
             }
-            self.primary.delivery_answered(&hop.name);
+            self.settle(&hop.name, &stored, &attempted).await;
+            match attempted.connection {
+                Connection::Usable => self.primary.delivery_answered(&hop.name),
+                Connection::Broken(reason) => {
+                    self.queue.connection_failed();
+                    let reason = format!("delivery to {}: {reason}", hop.name);
+                    return self.primary.delivery_found(Finding::Broken { reason });
+                }
+                Connection::Stale | Connection::GivenUp => return,
+            }
         }
         hop.quit(QUIT_TIMEOUT).await;
-        Ok(())
     }
 
     /// The next due message; waits a little for one.
@@ -139,29 +152,33 @@ impl Drain {
     /// Reads a message. `None`: nothing is to be sent, and the queue knows.
     async fn read(&self, id: MessageId) -> Option<Stored> {
         match self.spool.read(id).await {
-            Ok(Some(stored)) => Some(stored),
-            Ok(None) => {
-                self.queue.settled(id, false, Instant::now());
-                None
-            }
+            Ok(Some(stored)) => return Some(stored),
+            Ok(None) => self.queue.settled(id, false, Instant::now()),
             Err(ReadError::Damaged) => {
-                // It stays where it is and in the account; a person decides.
                 tracing::error!(%id, "stored bytes are damaged; the message is held");
                 self.metrics.quarantined.inc();
+                let fates = self.spool.waiting(id).into_iter().map(|place| fate(place, &Outcome::Unreadable)).collect();
+                self.record(&Attempt { id, at: Timestamp::now(), next_hop: String::new(), fates }).await;
                 self.queue.settled(id, false, Instant::now());
-                None
             }
             Err(ReadError::Io(cause)) => {
                 tracing::error!(%id, %cause, "read message");
                 self.queue.deferred(id, Deferral::Reply, 1, chance::spread(), Instant::now());
-                None
             }
         }
+        None
     }
 
-    async fn attempt(&self, hop: &mut Hop, stored: &mut Stored) -> Attempted {
+    /// Tries one message. Where the other side is silent for long, the connection no longer counts for the pace.
+    async fn attempt(&self, hop: &mut Hop, stored: &mut Stored, place: &mut Place) -> Attempted {
         let Stored { envelope, trace, waiting, content_bytes, content, .. } = stored;
-        courier::attempt(hop, Job { envelope, trace, waiting, content_bytes: *content_bytes, content }).await
+        let job = Job { envelope, trace, waiting, content_bytes: *content_bytes, content };
+        let mut attempting = pin!(courier::attempt(hop, job));
+        if let Ok(attempted) = timeout(STALL, &mut attempting).await {
+            return attempted;
+        }
+        place.turn_to(Doing::Stalled);
+        attempting.await
     }
 
     /// Makes the outcome durable, then tells the queue. Until it is durable this connection sends nothing more, so
@@ -169,9 +186,23 @@ impl Drain {
     async fn settle(&self, next_hop: &str, stored: &Stored, attempted: &Attempted) {
         let id = stored.envelope.id;
         let fates: Vec<_> = attempted.outcomes.iter().map(|(place, outcome)| fate(*place, outcome)).collect();
-        let attempt = Attempt { id, at: Timestamp::now(), next_hop: next_hop.to_owned(), fates };
-        let count = |wanted: Fate| attempt.fates.iter().filter(|(_, fate, _)| *fate == wanted).count();
-        let (delivered, deferred, held) = (count(Fate::Delivered), count(Fate::Deferred), count(Fate::Held));
+        let waits_on = fates.iter().any(|(_, fate, _)| *fate == Fate::Deferred);
+        let delivered = fates.iter().any(|(_, fate, _)| *fate == Fate::Delivered);
+        self.record(&Attempt { id, at: Timestamp::now(), next_hop: next_hop.to_owned(), fates }).await;
+        let now = Instant::now();
+        if !waits_on {
+            return self.queue.settled(id, delivered, now);
+        }
+        self.metrics.deferred.inc();
+        // A message on which connections break again and again may be the cause: it does not go first at each return.
+        let first_break = matches!(attempted.connection, Connection::Broken(_)) && stored.deferrals == 0;
+        let deferral = if first_break { Deferral::Connection } else { Deferral::Reply };
+        self.queue.deferred(id, deferral, stored.deferrals + 1, chance::spread(), now);
+    }
+
+    /// Writes an attempt to the spool and the log. Comes back only when it is durable.
+    async fn record(&self, attempt: &Attempt) {
+        let id = attempt.id;
         let closed = loop {
             match self.spool.settle(attempt.clone()).await {
                 Ok(closed) => break closed,
@@ -181,17 +212,11 @@ impl Drain {
                 }
             }
         };
+        let count = |wanted: Fate| attempt.fates.iter().filter(|(_, fate, _)| *fate == wanted).count();
+        let (delivered, deferred, held) = (count(Fate::Delivered), count(Fate::Deferred), count(Fate::Held));
         let reply = shown(attempt.fates.first().map_or("", |(_, _, words)| words));
-        tracing::info!(%id, next_hop, delivered, deferred, held, reply, "attempt");
+        tracing::info!(%id, next_hop = attempt.next_hop, delivered, deferred, held, reply, "attempt");
         self.metrics.delivered.inc_by(u64::from(closed));
-        let now = Instant::now();
-        if deferred == 0 {
-            self.queue.settled(id, delivered > 0, now);
-        } else {
-            self.metrics.deferred.inc();
-            let deferral = if attempted.broken.is_some() { Deferral::Connection } else { Deferral::Reply };
-            self.queue.deferred(id, deferral, stored.deferrals + 1, chance::spread(), now);
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -78,8 +78,7 @@ fn checked(config: &Config) -> String {
 
 fn print(config: &Config) -> Result<(), Failure> {
     let text = serde_saphyr::to_string(&config.document).map_err(|cause| Failure::Print(cause.to_string()))?;
-    print!("{text}");
-    Ok(())
+    io::stdout().write_all(text.as_bytes()).map_err(|cause| Failure::Print(cause.to_string()))
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
@@ -92,12 +91,15 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let token = admin::token(&path).map_err(|source| Failure::Token { path: path.display().to_string(), source })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
     raise_file_limit();
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let listeners = Listeners::bind(flags.listen, flags.observe, flags.console).await?;
         let stop = CancellationToken::new();
         stop_on_signal(&stop)?;
         Ok(run::run(config, data, token, listeners, stop).await?)
-    })
+    });
+    // A name look-up that hangs must not hold up the end.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Many systems start programs with 1024 descriptors, of which the default number of sessions alone takes 1000.

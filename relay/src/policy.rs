@@ -12,6 +12,8 @@ pub enum Question {
     Sender,
     /// RCPT: do we take mail for this one?
     Recipient(Address),
+    /// RCPT with `<Postmaster>` alone, who is heard whatever the domains are (RFC 5321 section 4.5.1).
+    Postmaster,
 }
 
 /// What the driver found out beforehand.
@@ -45,6 +47,7 @@ const AT_RCPT: &[RecipientCheck] = &[recipient::domain_is_ours];
 pub fn decide(question: &Question, facts: &Facts) -> Result<(), Refusal> {
     match question {
         Question::Sender => AT_MAIL.iter().try_for_each(|check| check(facts)),
+        Question::Postmaster => Ok(()),
         Question::Recipient(recipient) => AT_RCPT.iter().try_for_each(|check| check(recipient, facts)),
     }
 }

@@ -53,10 +53,10 @@ impl Primary {
                 () = stop.cancelled() => return,
                 () = changed => {}
                 () = self.replan.notified() => {}
-                () = sleep_until(next.into()) => {
-                    self.monitor().probing();
-                    self.found(self.probe().await);
-                }
+                () = sleep_until(next.into()) => tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.probe_once() => {}
+                },
             }
         }
     }
@@ -74,30 +74,41 @@ impl Primary {
         }
     }
 
-    /// Takes in what a probe or a delivery found.
-    pub fn found(&self, finding: Finding) {
-        let now = Moment { at: Instant::now(), clock: Timestamp::now() };
-        let (changed, reason) = {
+    /// Takes in what a delivery found.
+    pub fn delivery_found(&self, finding: Finding) {
+        self.found(finding, moment());
+        self.replan.notify_one();
+    }
+
+    async fn probe_once(&self) {
+        let begun = moment();
+        self.monitor().probing();
+        let finding = self.probe().await;
+        self.metrics.probe_seconds.observe(begun.at.elapsed().as_secs_f64());
+        self.found(finding, begun);
+    }
+
+    fn found(&self, finding: Finding, begun: Moment) {
+        let (change, reason) = {
             let mut monitor = self.monitor();
-            (monitor.found(finding, chance::spread(), now), monitor.reason.clone())
+            (monitor.found(finding, chance::spread(), begun), shown(&monitor.reason))
         };
-        match changed {
-            Some(PrimaryState::Up) => {
-                tracing::info!(reason, waiting = self.queue.waiting(), "primary is up");
-                self.queue.primary_returned();
-            }
+        match change.state {
+            Some(PrimaryState::Up) => tracing::info!(reason, waiting = self.queue.waiting(), "primary is up"),
             Some(state) => tracing::warn!(reason, waiting = self.queue.waiting(), "primary is {state:?}"),
-            None => tracing::debug!(reason, "primary probed"),
+            None => tracing::debug!(reason, "primary was looked at"),
+        }
+        if change.returned {
+            self.queue.primary_returned();
         }
         self.metrics.primary_up.set(i64::from(self.is_up()));
-        self.replan.notify_one();
     }
 
     /// A delivery got its answers: as good as a probe.
     pub fn delivery_answered(&self, host: &str) {
         let is_news = self.monitor().is_news(Instant::now());
         if is_news {
-            self.found(Finding::Answers { host: host.to_owned() });
+            self.delivery_found(Finding::Answers { host: host.to_owned() });
         }
     }
 
@@ -129,7 +140,6 @@ impl Primary {
 
     /// Opens a connection to each host in turn; the first that answers decides.
     async fn probe(&self) -> Finding {
-        let begun = Instant::now();
         let mut finding = Finding::Unreachable { reason: "no host is configured".into() };
         for host in &self.hosts {
             match Hop::open(host, &self.hostname, self.patience).await {
@@ -142,13 +152,16 @@ impl Primary {
                 Err(cause) => finding = finding_of(&cause),
             }
         }
-        self.metrics.probe_seconds.observe(begun.elapsed().as_secs_f64());
         finding
     }
 
     fn monitor(&self) -> MutexGuard<'_, Monitor> {
         self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn moment() -> Moment {
+    Moment { at: Instant::now(), clock: Timestamp::now() }
 }
 
 /// What a failed probe says of the primary.

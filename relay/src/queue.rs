@@ -2,20 +2,23 @@
 
 pub mod backoff;
 pub mod pace;
+mod place;
 pub mod rate;
 pub mod scheduler;
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
 use backupmx_relay_api::config::Delivery;
 use tokio::sync::{Notify, futures::Notified};
 
+pub use self::place::{Doing, Place};
 use self::{
     backoff::Backoff,
     pace::Pace,
+    place::Places,
     rate::Rate,
     scheduler::{Deferral, Scheduler},
 };
@@ -31,15 +34,17 @@ struct Core {
     scheduler: Scheduler,
     pace: Pace,
     rate: Rate,
-    connections: usize,
+    places: Places,
+    places_max: usize,
 }
 
 impl Queue {
     /// Empty, with the configured intervals and bounds.
     pub fn new(delivery: &Delivery) -> Self {
         let backoff = Backoff { first: delivery.retry_interval.0, longest: delivery.retry_interval_max.0 };
-        let pace = Pace::new(delivery.max_connections as usize);
-        let core = Core { scheduler: Scheduler::new(backoff), pace, rate: Rate::default(), connections: 0 };
+        let places_max = delivery.max_connections as usize;
+        let (scheduler, pace) = (Scheduler::new(backoff), Pace::new(places_max));
+        let core = Core { scheduler, pace, rate: Rate::default(), places: Places::default(), places_max };
         Self { core: Mutex::new(core), changed: Notify::new() }
     }
 
@@ -106,21 +111,20 @@ impl Queue {
         self.core().scheduler.untried(id);
     }
 
-    /// Room for one more connection, if something is due and the pace allows it.
-    pub fn may_connect(&self, now: Instant) -> bool {
+    /// A place for one more connection, if more is due than those without work will take, and the pace allows it.
+    pub fn may_connect(self: &Arc<Self>, now: Instant) -> Option<Place> {
         let mut core = self.core();
-        let may = core.scheduler.has_due(now) && core.connections < core.pace.connections();
-        core.connections += usize::from(may);
-        may
+        let Core { scheduler, pace, places, places_max, .. } = &mut *core;
+        let has_work = scheduler.due(now) > places.connecting + places.idle;
+        // One that got no answer for a while is not the primary's pace; a few of them must not stop the drain.
+        let may = has_work && places.all() - places.stalled < pace.connections() && places.all() < *places_max;
+        drop(core);
+        may.then(|| Place::take(self.clone()))
     }
 
-    /// A connection that [`Queue::may_connect`] allowed is gone. `failed`: it broke, or was never made.
-    pub fn disconnected(&self, failed: bool) {
-        let mut core = self.core();
-        core.connections -= 1;
-        if failed {
-            core.pace.failed();
-        }
+    /// A connection broke, or could not be made.
+    pub fn connection_failed(&self) {
+        self.core().pace.failed();
     }
 
     /// When the next deferred message becomes due.
@@ -135,7 +139,13 @@ impl Queue {
 
     /// Connections to the primary.
     pub fn connections(&self) -> usize {
-        self.core().connections
+        self.core().places.all()
+    }
+
+    /// Those of them that got as far as EHLO.
+    pub fn established(&self) -> usize {
+        let core = self.core();
+        core.places.all() - core.places.connecting
     }
 
     /// Messages a second, over the last seconds.

@@ -36,6 +36,9 @@ use crate::{
 /// How long a stop waits for content that is coming in and for deliveries under way. Kubernetes kills after 30 s.
 const STOP_MAX: Duration = Duration::from_secs(20);
 
+/// For the last words to the log on disk, and for pages that somebody still reads.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+
 /// Where the relay listens; bound before anything is said about running.
 pub struct Listeners {
     /// SMTP.
@@ -116,8 +119,9 @@ pub async fn run(
     if timeout(STOP_MAX, tasks.wait()).await.is_err() {
         tracing::warn!("sessions or deliveries were cut off; their senders try again");
     }
+    let _ = timeout(CLOSE_MAX, parts.spool.close()).await;
     pages.cancel();
-    let _ = timeout(STOP_MAX, async { tokio::join!(observe_page, console_page) }).await;
+    let _ = timeout(CLOSE_MAX, async { tokio::join!(observe_page, console_page) }).await;
     tracing::info!(waiting = parts.spool.counts().messages, "stopped");
     Ok(())
 }
@@ -166,11 +170,17 @@ fn terms(config: &Config) -> Terms {
     let document = &config.document;
     Terms {
         hostname: document.hostname.clone(),
-        // config.rs refuses a document without domains.
-        postmaster_domain: document.domains[0].trim_start_matches("*.").to_owned(),
+        postmaster_domain: postmaster_domain(&document.domains),
         message_bytes_max: document.limits.message_size.0,
         recipients_max: document.limits.recipients as usize,
     }
+}
+
+/// Where `<Postmaster>` alone belongs: the first domain that is one, and else the one above the first wildcard.
+fn postmaster_domain(domains: &[String]) -> String {
+    let exact = domains.iter().find(|domain| !domain.starts_with("*."));
+    // config.rs refuses a document without domains.
+    exact.unwrap_or(&domains[0]).trim_start_matches("*.").to_owned()
 }
 
 fn bounds(config: &Config) -> Bounds {

@@ -5,12 +5,15 @@
 pub mod disk;
 pub mod field;
 pub mod folder;
+mod segment;
+mod record;
 mod index;
 mod large;
+mod wish;
 mod log;
-mod record;
+mod writer;
 mod recovery;
-mod segment;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -29,22 +32,20 @@ use self::{
     field::{Accepted, Attempt},
     index::{Entry, Location},
     large::{LargeReader, LargeWriter},
-    log::{Shared, Wish},
     record::{INLINE_CONTENT_BYTES_MAX, Kind},
+    shared::Shared,
+    wish::Wish,
+    writer::Order,
 };
-pub use self::{
-    index::Counts,
-    log::{NotKept, Receipt},
-    recovery::RecoveryError,
-};
+pub use self::{index::Counts, recovery::RecoveryError, wish::NotKept, writer::Receipt};
 use crate::mail::{content::Source, envelope::Envelope, id::MessageId};
 
 /// The way to all that the spool does. Clones share it; the writer ends with the last one.
 #[derive(Clone)]
 pub struct Spool {
     shared: Arc<Shared>,
-    // Unbounded, but no longer than there are sessions and connections: each has one wish under way.
-    wishes: mpsc::Sender<Wish>,
+    // Unbounded, but never longer than there are sessions and connections: each has one wish under way.
+    orders: mpsc::Sender<Order>,
 }
 
 /// What the start found.
@@ -61,8 +62,6 @@ pub struct Recovered {
 pub struct RecoveredMessage {
     /// Which.
     pub id: MessageId,
-    /// Attempts so far that deferred somebody.
-    pub deferrals: u32,
     /// Whether nobody in it waits.
     pub is_held: bool,
 }
@@ -76,18 +75,14 @@ impl Spool {
         synced: impl Fn(Duration) + Send + 'static,
     ) -> Result<(Self, Recovered), RecoveryError> {
         let (shared, log, found) = recovery::recover(disk, Timestamp::now())?;
-        let message = |(id, entry): (MessageId, &Entry)| RecoveredMessage {
-            id,
-            deferrals: entry.deferrals,
-            is_held: entry.is_held(),
-        };
+        let message = |(id, entry): (MessageId, &Entry)| RecoveredMessage { id, is_held: entry.is_held() };
         let messages = shared.state().index.iter().map(message).collect();
-        let (wishes, inbox) = mpsc::channel();
+        let (orders, inbox) = mpsc::channel();
         let writer = std::thread::Builder::new().name("spool-writer".into());
         writer
-            .spawn(move || log::run(log, &inbox, synced))
+            .spawn(move || writer::run(log, &inbox, synced))
             .map_err(|source| RecoveryError::Io { step: "start writer".into(), source })?;
-        Ok((Self { shared, wishes }, Recovered { messages, damages: found.damages, rot: found.rot }))
+        Ok((Self { shared, orders }, Recovered { messages, damages: found.damages, rot: found.rot }))
     }
 
     /// Begins a message: its content goes into what this returns.
@@ -99,7 +94,7 @@ impl Spool {
     /// Makes an attempt's outcome durable. True if the message is closed by it.
     pub async fn settle(&self, attempt: Attempt) -> Result<bool, NotKept> {
         let (answer, answered) = oneshot::channel();
-        self.wishes.send(Wish::Settle { attempt, answer }).map_err(|_| NotKept::Disk)?;
+        self.orders.send(Order::Record(Wish::Settle { attempt, answer })).map_err(|_| NotKept::Disk)?;
         answered.await.unwrap_or(Err(NotKept::Unknown))
     }
 
@@ -115,6 +110,19 @@ impl Spool {
         let Some((entry, key)) = found else { return Ok(None) };
         let disk = self.shared.disk.clone();
         blocking(move || read_record(&*disk, id, &entry, key)).await.map(Some)
+    }
+
+    /// Places of a message's recipients that wait.
+    pub fn waiting(&self, id: MessageId) -> Vec<u32> {
+        self.shared.state().index.get(id).map_or_else(Vec::new, |entry| entry.waiting().collect())
+    }
+
+    /// Leaves the log in good order, before the process ends.
+    pub async fn close(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.orders.send(Order::Close(answer)).is_ok() {
+            let _ = answered.await;
+        }
     }
 
     /// What became of every recipient.
@@ -190,9 +198,16 @@ impl Incoming {
         }
         let (answer, answered) = oneshot::channel();
         let fields = self.accepted.encode();
+        let (id, is_large) = (self.id(), self.accepted.large_bytes.is_some());
         let wish = Wish::Accept { accepted: Box::new(self.accepted), fields, content: self.content, answer };
-        self.spool.wishes.send(wish).map_err(|_| NotKept::Disk)?;
-        answered.await.unwrap_or(Err(NotKept::Unknown))
+        self.spool.orders.send(Order::Record(wish)).map_err(|_| NotKept::Disk)?;
+        let outcome = answered.await.unwrap_or(Err(NotKept::Unknown));
+        if is_large && matches!(outcome, Err(NotKept::Full | NotKept::Disk)) {
+            // Its client hears no, and on a full disk every byte counts. After `Unknown` a record may refer to it.
+            let disk = self.spool.shared.disk.clone();
+            let _ = blocking(move || disk.remove(&large::path(id))).await;
+        }
+        outcome
     }
 }
 

@@ -85,7 +85,7 @@ impl Parts {
         if counts.held > 0 {
             let held = counts.held;
             problems.push(format!(
-                "{held} messages are held: the primary refused a recipient for good; the log has its words."
+                "{held} messages are held: the primary refused a recipient for good, or stored bytes are damaged; the log says which."
             ));
         }
         let difference = self.spool.account().difference();

@@ -5,13 +5,21 @@
 //! prevents both, and connections to it are refused as by a machine whose server is down.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     os::fd::OwnedFd,
+    time::Duration,
 };
 
 use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt::set_socket_reuseaddr,
+    AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with, sockopt::set_socket_reuseaddr,
 };
+
+/// As the standard library has it.
+const BACKLOG: i32 = 128;
+/// On loopback whoever is answered at all is answered in microseconds.
+const ANSWER_LIMIT: Duration = Duration::from_millis(200);
+/// Connections that may get into a queue of length 0: ours, and those of a client that was faster.
+const WAITING_MAX: usize = 8;
 
 /// A port for servers that bind with `SO_REUSEADDR`, as servers do.
 pub struct Port {
@@ -22,11 +30,7 @@ pub struct Port {
 impl Port {
     /// A port that nobody uses, chosen by the kernel.
     pub fn reserve() -> Self {
-        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .expect("a process may make sockets");
-        // Two sockets may share a port as long as both say so and neither listens when the other one binds.
-        set_socket_reuseaddr(&socket, true).expect("a socket can share its port");
-        bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).expect("127.0.0.1 has a free port");
+        let socket = bound(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into());
         let name = getsockname(&socket).expect("a bound socket has a name");
         Self { address: name.try_into().expect("an AF_INET socket has an IPv4 name"), _reservation: socket }
     }
@@ -40,6 +44,44 @@ impl Port {
     pub fn listen(&self) -> TcpListener {
         TcpListener::bind(self.address).expect("a reserved port can be listened on")
     }
+
+    /// Drops all that comes to it: Linux ignores a SYN while the queue of connections to be accepted is full.
+    ///
+    /// # Panics
+    /// If connections are answered all the same.
+    pub fn listen_deaf(&self) -> Deaf {
+        let socket = bound(self.address);
+        listen(&socket, 0).expect("a reserved port can be listened on");
+        let connect = |_| TcpStream::connect_timeout(&self.address, ANSWER_LIMIT).ok();
+        let waiting: Vec<_> = (0..WAITING_MAX).map_while(connect).collect();
+        assert!(waiting.len() < WAITING_MAX, "a full queue does not keep connections out");
+        Deaf { socket, waiting }
+    }
+}
+
+/// A port that drops all that comes to it, until this is dropped: then it refuses.
+pub struct Deaf {
+    socket: OwnedFd,
+    waiting: Vec<TcpStream>,
+}
+
+impl Deaf {
+    /// Listens from now on.
+    pub fn hear(self) -> TcpListener {
+        let Self { socket, waiting } = self;
+        drop(waiting);
+        listen(&socket, BACKLOG).expect("a listener may listen with a longer queue");
+        socket.into()
+    }
+}
+
+/// Two sockets may share a port as long as both say so and neither listens when the other one binds.
+fn bound(address: SocketAddr) -> OwnedFd {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .expect("a process may make sockets");
+    set_socket_reuseaddr(&socket, true).expect("a socket can share its port");
+    bind(&socket, &address).expect("127.0.0.1 has a port for us");
+    socket
 }
 
 #[cfg(test)]
@@ -56,6 +98,20 @@ mod tests {
             let listener = port.listen();
             let (ours, theirs) = (TcpStream::connect(port.address()).unwrap(), listener.accept().unwrap());
             drop((ours, theirs, listener));
+        }
+    }
+
+    #[test]
+    fn a_deaf_port_answers_nobody_until_it_hears_again() {
+        let port = Port::reserve();
+        for _ in 0..3 {
+            let deaf = port.listen_deaf();
+            let unheard = TcpStream::connect_timeout(&port.address(), ANSWER_LIMIT).unwrap_err();
+            assert_eq!(unheard.kind(), ErrorKind::TimedOut);
+            let listener = deaf.hear();
+            TcpStream::connect(port.address()).unwrap();
+            drop(listener);
+            assert_eq!(TcpStream::connect(port.address()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         }
     }
 }

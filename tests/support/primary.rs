@@ -12,12 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{port::Port, wait::eventually};
+use crate::{
+    port::{Deaf, Port},
+    wait::eventually,
+};
 
 mod conversation;
+mod limits;
 mod script;
 mod wire;
 
+pub use limits::Limits;
 pub use script::{Act, Rule, Stage};
 
 /// What a server of our days offers, less what a relay may not use without being asked.
@@ -50,6 +55,7 @@ pub struct Primary {
     port: Port,
     shared: Arc<Shared>,
     running: Option<Running>,
+    deaf: Option<Deaf>,
 }
 
 struct Running {
@@ -62,6 +68,7 @@ struct Shared {
     mails: Mutex<Vec<Arc<Mail>>>,
     mail_came: Condvar,
     script: script::Script,
+    limits: Limits,
     extensions: Mutex<Vec<String>>,
     violations: Mutex<Vec<String>>,
     open: Mutex<HashMap<u64, TcpStream>>,
@@ -83,13 +90,14 @@ impl Primary {
             mails: Mutex::default(),
             mail_came: Condvar::new(),
             script: script::Script::default(),
+            limits: Limits::none(),
             extensions: Mutex::new(EXTENSIONS.iter().map(|&name| name.to_owned()).collect()),
             violations: Mutex::default(),
             open: Mutex::default(),
             connections: AtomicU64::new(0),
             open_max: AtomicU64::new(0),
         };
-        Self { port: Port::reserve(), shared: Arc::new(shared), running: None }
+        Self { port: Port::reserve(), shared: Arc::new(shared), running: None, deaf: None }
     }
 
     /// Where it is, listening or not.
@@ -100,15 +108,22 @@ impl Primary {
     /// Listens again. Returns the moment from which on connections are taken.
     pub fn return_now(&mut self) -> Instant {
         assert!(self.running.is_none(), "a server that listens cannot return");
-        let listener = self.port.listen();
+        let listener = self.deaf.take().map_or_else(|| self.port.listen(), Deaf::hear);
         let returned = Instant::now();
         let (shared, accepting) = (Arc::clone(&self.shared), listener.try_clone().expect("a socket can be cloned"));
         self.running = Some(Running { listener, acceptor: thread::spawn(move || accept(&accepting, &shared)) });
         returned
     }
 
-    /// Goes away as a machine does: the port is closed, all connections are cut. On return nothing more can arrive.
+    /// Goes away as a machine behind a filter does: who connects hears nothing at all, not even a refusal.
+    pub fn fall_silent(&mut self) {
+        self.go_away();
+        self.deaf = Some(self.port.listen_deaf());
+    }
+
+    /// Goes away as a server does: the port is closed, all connections are cut. On return nothing more can arrive.
     pub fn go_away(&mut self) {
+        self.deaf = None;
         let Some(Running { listener, acceptor }) = self.running.take() else { return };
         // Wakes the thread that waits in accept; nothing else does.
         rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).expect("a listener can be shut");
@@ -134,6 +149,21 @@ impl Primary {
     /// How often rules were followed since they were made.
     pub fn misbehaved(&self) -> u64 {
         self.shared.script.followed()
+    }
+
+    /// How often rules about `text` were followed (see [`Rule::about`]).
+    pub fn misbehaved_about(&self, text: &str) -> u64 {
+        self.shared.script.followed_about(text)
+    }
+
+    /// How often rules for this stage were followed.
+    pub fn misbehaved_at(&self, stage: Stage) -> u64 {
+        self.shared.script.followed_at(stage)
+    }
+
+    /// What it does not put up with.
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
     }
 
     /// Offers these extensions in place of the usual ones.

@@ -154,6 +154,14 @@ impl Relay {
         self.process.child.id()
     }
 
+    /// The most memory that its process has had at a time.
+    pub fn memory_bytes_max(&self) -> u64 {
+        let file = format!("/proc/{}/status", self.pid());
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("read {file}: {error}"));
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        1024 * peak.unwrap_or_else(|| panic!("no VmHWM in {text}"))
+    }
+
     /// Sends SIGTERM and waits for the end. Returns the exit code.
     #[track_caller]
     pub fn terminate(&mut self) -> i32 {

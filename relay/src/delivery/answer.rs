@@ -11,6 +11,8 @@ pub struct Answer {
 
 /// Longest line that we read: RFC 5321 section 4.5.3.1.5 says 512, and EHLO keywords may be longer.
 pub const LINE_BYTES_MAX: usize = 4096;
+/// One reply line (RFC 5321 section 4.5.3.1.5) tells people enough.
+const WORDS_CHARS_MAX: usize = 512;
 /// Lines of one reply: far more than any EHLO has.
 const LINES_MAX: usize = 128;
 
@@ -30,9 +32,10 @@ impl Answer {
         self.code == 421
     }
 
-    /// The reply as people read it.
+    /// The reply as people read it, cut: it is kept for each recipient.
     pub fn words(&self) -> String {
-        format!("{} {}", self.code, self.lines.join(" "))
+        let words = format!("{} {}", self.code, self.lines.join(" "));
+        words.chars().take(WORDS_CHARS_MAX).collect()
     }
 }
 

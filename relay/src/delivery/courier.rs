@@ -5,7 +5,7 @@ use std::time::Duration;
 use memchr::memmem;
 
 use super::{
-    answer::Answer,
+    answer::{Answer, Odd},
     hop::{Hop, TalkError},
 };
 use crate::mail::{
@@ -55,8 +55,21 @@ pub enum Outcome {
 pub struct Attempted {
     /// For each recipient that was to be tried.
     pub outcomes: Vec<(u32, Outcome)>,
-    /// Why the connection is of no more use, if so.
-    pub broken: Option<String>,
+    /// What became of the connection.
+    pub connection: Connection,
+}
+
+/// What became of a connection.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Connection {
+    /// It can take the next message.
+    Usable,
+    /// The other side broke it, or says what is no SMTP.
+    Broken(String),
+    /// The other side had closed it before this message, which was not tried: outcomes are empty.
+    Stale,
+    /// We gave up in the middle, through no fault of the other side.
+    GivenUp,
 }
 
 /// Hands one message over, or learns why not.
@@ -65,14 +78,15 @@ pub async fn attempt<S: Source>(hop: &mut Hop, job: Job<'_, S>) -> Attempted {
     let mut transaction = Transaction { hop, fates: vec![None; places.len()] };
     let ended = transaction.run(job).await;
     let Transaction { fates, .. } = transaction;
-    let (rest, broken) = match ended {
-        Ok(outcome) => (outcome, None),
-        Err(Broken::Talk(TalkError::Said(answer))) => (Outcome::Deferred(answer.words()), Some(answer.words())),
-        Err(Broken::Talk(cause)) => (Outcome::Deferred(cause.to_string()), Some(cause.to_string())),
-        Err(Broken::Content(outcome)) => (outcome, Some("given up in the middle of a message".into())),
+    let (rest, connection) = match ended {
+        Ok(outcome) => (outcome, Connection::Usable),
+        Err(Broken::Talk(cause)) => (Outcome::Deferred(cause.to_string()), Connection::Broken(cause.to_string())),
+        Err(Broken::Content(outcome)) => (outcome, Connection::GivenUp),
+        Err(Broken::Stale) => return Attempted { outcomes: Vec::new(), connection: Connection::Stale },
     };
     let outcomes = places.into_iter().zip(fates).map(|(place, fate)| (place, fate.unwrap_or_else(|| rest.clone())));
-    Attempted { outcomes: outcomes.collect(), broken }
+    hop.is_used = true;
+    Attempted { outcomes: outcomes.collect(), connection }
 }
 
 struct Transaction<'a> {
@@ -85,6 +99,7 @@ struct Transaction<'a> {
 enum Broken {
     Talk(TalkError),
     Content(Outcome),
+    Stale,
 }
 
 impl From<TalkError> for Broken {
@@ -96,6 +111,9 @@ impl From<TalkError> for Broken {
 impl Transaction<'_> {
     /// Returns what became of all recipients that have no fate of their own.
     async fn run<S: Source>(&mut self, job: Job<'_, S>) -> Result<Outcome, Broken> {
+        if self.hop.has_spoken_unasked() {
+            return Err(self.stale_or(Odd.into())); // a 421 for having waited, most likely
+        }
         let commands = commands(&job, self.hop.extensions.size, self.hop.extensions.eight_bit_mime);
         let data = if self.hop.extensions.pipelining {
             self.all_at_once(&commands).await?
@@ -121,11 +139,12 @@ impl Transaction<'_> {
 
     /// MAIL, each RCPT and DATA in one write (RFC 2920). The inner error: MAIL was refused, which decides for all.
     async fn all_at_once(&mut self, commands: &[String]) -> Result<Result<Answer, Outcome>, Broken> {
-        self.hop.send(commands.concat().as_bytes()).await?;
-        let mail = self.answer(COMMAND_TIMEOUT).await?;
+        let mail = self.mail(commands.concat().as_bytes()).await?;
         for place in 0..self.fates.len() {
             let rcpt = self.answer(COMMAND_TIMEOUT).await?;
-            self.note(place, &rcpt);
+            if mail.is_positive() {
+                self.note(place, &rcpt); // else what it says only follows from MAIL's refusal
+            }
         }
         let data = self.answer(DATA_TIMEOUT).await?;
         if mail.is_positive() {
@@ -134,13 +153,12 @@ impl Transaction<'_> {
         if data.code == 354 {
             return Err(Broken::Talk(TalkError::Said(data))); // a server that takes content after refusing MAIL
         }
-        self.fates.fill(None); // what RCPT said follows from MAIL's refusal
         Ok(Err(outcome(&mail)))
     }
 
     async fn one_by_one(&mut self, commands: &[String]) -> Result<Result<Answer, Outcome>, Broken> {
         let [mail, rcpts @ .., data] = commands else { return Err(Broken::Talk(TalkError::Closed)) };
-        let mail = self.answer_unless_closing(mail.as_bytes(), COMMAND_TIMEOUT).await?;
+        let mail = self.mail(mail.as_bytes()).await?;
         if !mail.is_positive() {
             return Ok(Err(outcome(&mail)));
         }
@@ -153,6 +171,25 @@ impl Transaction<'_> {
             return Ok(Err(Outcome::Deferred("no recipient was taken".into())));
         }
         Ok(Ok(self.answer_unless_closing(data.as_bytes(), DATA_TIMEOUT).await?))
+    }
+
+    /// Sends what starts with MAIL and reads its reply.
+    async fn mail(&mut self, commands: &[u8]) -> Result<Answer, Broken> {
+        if let Err(cause) = self.hop.send(commands).await {
+            return Err(self.stale_or(cause));
+        }
+        match self.hop.answer(COMMAND_TIMEOUT).await {
+            Ok(answer) if answer.closes() => Err(self.stale_or(TalkError::Said(answer))),
+            Ok(answer) => Ok(answer),
+            Err(cause @ (TalkError::Closed | TalkError::Io(_))) => Err(self.stale_or(cause)),
+            Err(cause) => Err(Broken::Talk(cause)),
+        }
+    }
+
+    /// A connection that served others may have been closed meanwhile, which says nothing about this message. A
+    /// fresh one that is closed at MAIL may be closed because of it.
+    fn stale_or(&self, cause: TalkError) -> Broken {
+        if self.hop.is_used { Broken::Stale } else { Broken::Talk(cause) }
     }
 
     /// DATA was refused; the transaction may still be open on the other side.
@@ -168,7 +205,8 @@ impl Transaction<'_> {
     /// A taken recipient has no fate yet; a refused one has.
     fn note(&mut self, place: usize, rcpt: &Answer) {
         if !rcpt.is_positive() {
-            self.fates[place] = Some(outcome(rcpt));
+            // 552 here means too many recipients, and is to be taken as 452: RFC 5321 section 4.5.3.1.10.
+            self.fates[place] = Some(if rcpt.code == 552 { Outcome::Deferred(rcpt.words()) } else { outcome(rcpt) });
         }
     }
 
@@ -192,6 +230,9 @@ impl Transaction<'_> {
                 }
                 Err(cause) => return Err(Broken::Content(Outcome::Deferred(format!("read spool: {cause}")))),
             }
+        }
+        if self.hop.has_spoken_unasked() {
+            return Err(Broken::Talk(Odd.into())); // an answer before the question must not pass for one to the final dot
         }
         stuffer.end(&mut output);
         output.extend_from_slice(b".\r\n");

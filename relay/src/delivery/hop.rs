@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use backupmx_relay_api::config::Host;
 use memchr::memchr;
+use rustix::net::sockopt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, lookup_host},
@@ -19,12 +20,21 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A server that takes nothing for this long is stuck (RFC 5321 section 4.5.3.2.5, data block).
 const WRITE_TIMEOUT: Duration = Duration::from_secs(180);
 
+/// Silence until the peer's system is asked whether it still knows the connection, and between such questions.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// With [`KEEPALIVE`], a dead peer is noticed within 20 s.
+const KEEPALIVES_UNANSWERED_MAX: u32 = 3;
+/// The same for bytes on their way.
+const UNACKNOWLEDGED_MS_MAX: u32 = 20_000;
+
 /// A connection that got as far as EHLO.
 pub struct Hop {
     stream: TcpStream,
     input: Vec<u8>,
     /// What it offers.
     pub extensions: Extensions,
+    /// Whether a message was handed over already: then the server may have closed since without harm.
+    pub is_used: bool,
     /// `host:port`.
     pub name: String,
 }
@@ -88,7 +98,8 @@ impl Hop {
         let unreachable = |source| OpenError::Unreachable { name: name.clone(), source };
         let stream = connect(host, patience.connect).await.map_err(unreachable)?;
         let _ = stream.set_nodelay(true); // we write whole batches of commands at once
-        let mut hop = Self { stream, input: Vec::new(), extensions: Extensions::default(), name };
+        notice_dead_peers(&stream);
+        let mut hop = Self { stream, input: Vec::new(), extensions: Extensions::default(), is_used: false, name };
         let refused = |hop: &Self, step, cause| OpenError::Refused { name: hop.name.clone(), step, cause };
         match hop.answer(patience.reply).await {
             Ok(greeting) if greeting.code == 220 => {}
@@ -134,6 +145,12 @@ impl Hop {
         timeout(limit, self.whole_answer()).await.map_err(|_| TalkError::Silent(limit))?
     }
 
+    /// Whether the server has said something that nobody asked for, as far as it has arrived.
+    pub fn has_spoken_unasked(&mut self) -> bool {
+        let _ = self.stream.try_read_buf(&mut self.input);
+        !self.input.is_empty()
+    }
+
     /// Says goodbye; whatever comes back changes nothing.
     pub async fn quit(mut self, limit: Duration) {
         let _ = timeout(limit, self.ask(b"QUIT\r\n", limit)).await;
@@ -143,6 +160,9 @@ impl Hop {
         let mut partial = PartialAnswer::default();
         loop {
             while let Some(length) = memchr(b'\n', &self.input) {
+                if length > LINE_BYTES_MAX {
+                    return Err(Odd.into());
+                }
                 let line: Vec<u8> = self.input.drain(..=length).collect();
                 if let Some(answer) = partial.line(&line)? {
                     return Ok(answer);
@@ -157,6 +177,16 @@ impl Hop {
             }
         }
     }
+}
+
+/// A primary that lost its power sends no FIN. Without this its connections would count as busy for minutes after
+/// its return. Where the system cannot do it, the time limits of each reply remain.
+fn notice_dead_peers(stream: &TcpStream) {
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE);
+    let _ = sockopt::set_tcp_keepintvl(stream, KEEPALIVE);
+    let _ = sockopt::set_tcp_keepcnt(stream, KEEPALIVES_UNANSWERED_MAX);
+    let _ = sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS_MAX);
 }
 
 async fn connect(host: &Host, limit: Duration) -> io::Result<TcpStream> {

@@ -46,6 +46,15 @@ pub struct Moment {
     pub clock: Timestamp,
 }
 
+/// What a finding changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The new state.
+    pub state: Option<PrimaryState>,
+    /// It answers again, after one failure or many: what waited for that can go.
+    pub returned: bool,
+}
+
 /// What is known of the primary.
 #[derive(Debug)]
 pub struct Monitor {
@@ -86,10 +95,11 @@ impl Monitor {
         }
     }
 
-    /// Takes in a finding. Returns the new state if it changed.
-    pub fn found(&mut self, finding: Finding, spread: f64, now: Moment) -> Option<PrimaryState> {
-        self.found_at = Some(now);
+    /// Takes in a finding. `begun`: when the probe began, so that one leaves at each interval however long it takes.
+    pub fn found(&mut self, finding: Finding, spread: f64, begun: Moment) -> Change {
+        self.found_at = Some(begun);
         self.spread = spread;
+        let had_failed = self.failures > 0;
         let refused = matches!(finding, Finding::Refuses { .. });
         match finding {
             Finding::Answers { host } => {
@@ -115,9 +125,10 @@ impl Monitor {
         };
         let changed = state != self.state;
         if changed {
-            (self.state, self.since) = (state, now.clock);
+            (self.state, self.since) = (state, begun.clock);
         }
-        changed.then_some(state)
+        let answers = self.answers > 0 && state == PrimaryState::Up;
+        Change { state: changed.then_some(state), returned: answers && (changed || had_failed) }
     }
 
     /// Whether a good answer to a delivery would tell anything. Once the primary is down only a probe brings it up
@@ -260,6 +271,17 @@ mod tests {
         monitor.found(broken(), 0.0, now);
         monitor.found(broken(), 0.0, now);
         assert!(!monitor.is_news(now.at));
+    }
+
+    #[test]
+    fn a_good_answer_after_any_failure_is_a_return_and_the_next_one_is_not() {
+        let now = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
+        let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
+        let mut returned = |finding| monitor.found(finding, 0.0, now).returned;
+        assert_eq!(
+            [answers(), answers(), broken(), answers(), answers()].map(&mut returned),
+            [true, false, false, true, false]
+        );
     }
 
     #[test]

@@ -48,10 +48,10 @@ impl Scheduler {
         Some(id)
     }
 
-    /// Whether [`Scheduler::take`] would give one.
-    pub fn has_due(&mut self, now: Instant) -> bool {
+    /// How many [`Scheduler::take`] would give.
+    pub fn due(&mut self, now: Instant) -> usize {
         self.wake(now);
-        !self.due.is_empty()
+        self.due.len()
     }
 
     /// Nobody in it waits any more.

@@ -89,16 +89,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     self.session.decided(verdict)
                 }
                 Step::Receive(draft) => match self.receive(draft).await? {
-                    Some(reply) => reply,
-                    None => return Ok(None),
+                    Received::Answered(reply) => reply,
+                    Received::FarTooLarge => return Ok(Some(Reply::far_too_large())),
+                    Received::Unanswerable => return Ok(None),
                 },
                 Step::Close(reply) => return Ok(Some(reply)),
             };
             self.say(&reply);
-            if reply == Reply::far_too_large() {
-                self.wire.flush().await?;
-                return Ok(None);
-            }
         }
     }
 
@@ -125,17 +122,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     /// From 354 to the reply to the final dot.
-    async fn receive(&mut self, draft: Draft) -> Result<Option<Reply>, WireError> {
+    async fn receive(&mut self, draft: Draft) -> Result<Received, WireError> {
         let envelope = self.envelope(draft);
         let trace = trace::received_field(&envelope, &self.door.terms.hostname).into_bytes();
         let arrival = Arrival::of(&envelope);
         let mut incoming = self.door.spool.begin(envelope, trace);
         Reply::start_data().write(self.wire.output());
-        let (fault, content_bytes, written) = self.content(&mut incoming).await?;
+        let Content { ended, fault, bytes: content_bytes, written } = self.content(&mut incoming).await?;
+        if !ended {
+            return Ok(Received::FarTooLarge);
+        }
         match fault {
-            Some(ContentFault::Reader(Fault::BareLineEnd)) => return Ok(Some(Reply::bare_line_end())),
-            Some(ContentFault::Reader(Fault::TooLarge)) => return Ok(Some(Reply::too_large())),
-            Some(ContentFault::FarTooLarge) => return Ok(Some(Reply::far_too_large())),
+            Some(Fault::BareLineEnd) => return Ok(Received::Answered(Reply::bare_line_end())),
+            Some(Fault::TooLarge) => return Ok(Received::Answered(Reply::too_large())),
             None => {}
         }
         let outcome = match written {
@@ -150,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
             Err(reason) => tracing::error!(id = %arrival.id, client = %self.client, ?reason, "not kept"),
         }
-        Ok(self.session.kept(outcome))
+        Ok(self.session.kept(outcome).map_or(Received::Unanswerable, Received::Answered))
     }
 
     fn envelope(&self, draft: Draft) -> Envelope {
@@ -160,10 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     /// Reads content to its end. What cannot be written is read all the same: the reply belongs behind the final dot.
-    async fn content(
-        &mut self,
-        incoming: &mut Incoming,
-    ) -> Result<(Option<ContentFault>, u64, Result<(), NotKept>), WireError> {
+    async fn content(&mut self, incoming: &mut Incoming) -> Result<Content, WireError> {
         let most = self.door.terms.message_bytes_max;
         let mut reader = DataReader::new(most);
         let mut written = Ok(());
@@ -178,19 +174,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             } else {
                 incoming.buffer().clear();
             }
-            if ended {
-                return Ok((reader.fault().map(ContentFault::Reader), reader.content_bytes(), written));
-            }
-            if reader.content_bytes() > most.saturating_mul(OVERSIZE_FACTOR_MAX) {
-                return Ok((Some(ContentFault::FarTooLarge), reader.content_bytes(), written));
+            let bytes = reader.content_bytes();
+            if ended || bytes > most.saturating_mul(OVERSIZE_FACTOR_MAX) {
+                return Ok(Content { ended, fault: reader.fault(), bytes, written });
             }
         }
     }
 }
 
-enum ContentFault {
-    Reader(Fault),
+/// What came of a message.
+enum Received {
+    /// The sender hears this, and may go on.
+    Answered(Reply),
+    /// It went on and on: the sender hears why, and we close.
     FarTooLarge,
+    /// No reply would be true.
+    Unanswerable,
+}
+
+/// What came behind 354.
+struct Content {
+    /// False if it went on beyond all bounds.
+    ended: bool,
+    /// Why it cannot be kept.
+    fault: Option<Fault>,
+    bytes: u64,
+    /// Whether the spool could take it so far.
+    written: Result<(), NotKept>,
 }
 
 /// What the log says of a message that came in.

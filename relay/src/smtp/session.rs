@@ -23,7 +23,7 @@ pub enum Step {
     Say(Reply),
     /// Ask policy, then call [`Session::decided`].
     Ask(Question),
-    /// Say 354, read the content, then call [`Session::kept`] or [`Session::refused`].
+    /// Say 354, read the content, then call [`Session::kept`] unless the content itself is to be refused.
     Receive(Draft),
     /// Say this and close.
     Close(Reply),
@@ -89,11 +89,6 @@ impl<'a> Session<'a> {
         Reply::greeting(&self.terms.hostname)
     }
 
-    /// Whether MAIL was taken and its message is not complete.
-    pub fn in_transaction(&self) -> bool {
-        self.transaction.is_some()
-    }
-
     /// The one entry: a line was read.
     pub fn hear(&mut self, command: Result<Command, BadCommand>) -> Step {
         let step = match command {
@@ -109,8 +104,8 @@ impl<'a> Session<'a> {
     }
 
     fn count_errors(&mut self, step: Step) -> Step {
-        // Codes 50x: the client's own mistakes. What policy refuses is not one.
-        if matches!(&step, Step::Say(reply) if reply.code() / 10 == 50) {
+        // Codes 500 to 504 and 555: the client's own mistakes. What policy refuses is not one.
+        if matches!(&step, Step::Say(reply) if matches!(reply.code(), 500..=504 | 555)) {
             self.errors += 1;
             if self.errors >= ERRORS_MAX {
                 return Step::Close(Reply::too_many_errors());
@@ -168,12 +163,14 @@ impl<'a> Session<'a> {
         if transaction.recipients.len() >= self.terms.recipients_max {
             return Step::Say(Reply::too_many_recipients());
         }
-        let recipient = match path {
-            ForwardPath::Mailbox(address) => address,
-            ForwardPath::Postmaster(name) => Address::postmaster_at(&name, &self.terms.postmaster_domain),
+        let (recipient, question) = match path {
+            ForwardPath::Mailbox(address) => (address.clone(), Question::Recipient(address)),
+            ForwardPath::Postmaster(name) => {
+                (Address::postmaster_at(&name, &self.terms.postmaster_domain), Question::Postmaster)
+            }
         };
-        self.asked = Some(Asked::Rcpt(recipient.clone()));
-        Step::Ask(Question::Recipient(recipient))
+        self.asked = Some(Asked::Rcpt(recipient));
+        Step::Ask(question)
     }
 
     /// Policy's answer to the last [`Step::Ask`].

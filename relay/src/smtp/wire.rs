@@ -86,11 +86,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.used += length;
     }
 
-    /// Sends what was appended to the output.
+    /// Sends what was appended to the output. May be dropped while it waits: what was sent is not sent again.
     pub async fn flush(&mut self) -> Result<(), WireError> {
-        if !self.output.is_empty() {
-            timeout(WRITE_TIMEOUT, self.stream.write_all(&self.output)).await.map_err(|_| WireError::Idle)??;
-            self.output.clear();
+        while !self.output.is_empty() {
+            let sent = timeout(WRITE_TIMEOUT, self.stream.write(&self.output)).await.map_err(|_| WireError::Idle)??;
+            if sent == 0 {
+                return Err(WireError::Closed);
+            }
+            self.output.drain(..sent);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use backupmx_relay_api::status::Account;
 use jiff::Timestamp;
 
 use crate::mail::{
@@ -24,6 +25,7 @@ mod tag {
     pub const LARGE_BYTES: u16 = 10;
     pub const NEXT_HOP: u16 = 20;
     pub const FATE: u16 = 21;
+    pub const TOTALS: u16 = 30;
 }
 
 /// What an `Accepted` record tells, apart from the content.
@@ -153,6 +155,46 @@ impl Attempt {
         }
         Some(Self { id: id?, at: at?, next_hop, fates })
     }
+}
+
+/// Totals of the account as headers and marks hold them.
+pub const TOTALS_BYTES: usize = 64;
+
+/// The totals; `queued` is not stored, since the index counts it.
+pub fn encode_totals(account: &Account) -> Vec<u8> {
+    let Account { accepted, passed, delivered, bounced, expired, deleted, moved, damaged, queued: _ } = *account;
+    let totals = [accepted, passed, delivered, bounced, expired, deleted, moved, damaged];
+    totals.iter().flat_map(|total| total.to_le_bytes()).collect()
+}
+
+/// Reads them back.
+pub fn decode_totals(bytes: &[u8]) -> Option<Account> {
+    let bytes: &[u8; TOTALS_BYTES] = bytes.try_into().ok()?;
+    let mut totals = bytes.chunks_exact(8).filter_map(|chunk| Some(u64::from_le_bytes(chunk.try_into().ok()?)));
+    let mut next = || totals.next();
+    Some(Account {
+        accepted: next()?,
+        passed: next()?,
+        delivered: next()?,
+        bounced: next()?,
+        expired: next()?,
+        deleted: next()?,
+        moved: next()?,
+        damaged: next()?,
+        queued: 0,
+    })
+}
+
+/// The fields of a `Mark` record.
+pub fn encode_mark(account: &Account) -> Vec<u8> {
+    let mut fields = Vec::new();
+    put(&mut fields, tag::TOTALS, &encode_totals(account));
+    fields
+}
+
+/// The account as a `Mark` record states it.
+pub fn decode_mark(fields: &[u8]) -> Option<Account> {
+    Fields(fields).flatten().find(|(tag, _)| *tag == tag::TOTALS).and_then(|(_, totals)| decode_totals(totals))
 }
 
 fn put(fields: &mut Vec<u8>, tag: u16, value: &[u8]) {

@@ -83,9 +83,17 @@ pub struct Index {
 }
 
 impl Index {
-    /// Starts the account with what the oldest segment's header says.
-    pub fn new(totals: Account) -> Self {
-        Self { account: Account { queued: 0, ..totals }, ..Self::default() }
+    /// Headers and marks say how the account stood when they were written, whatever can be read of what was before.
+    pub fn set_totals(&mut self, totals: Account) {
+        self.account = Account { queued: self.account.queued, ..totals };
+    }
+
+    /// Damage took records along: what is missing from the account is counted as damaged. What is too much in it comes
+    /// from a lost outcome, so the message is delivered again, and counts as accepted again.
+    pub fn admit_damage(&mut self) {
+        let difference = self.account.difference();
+        self.account.damaged += difference.max(0).unsigned_abs();
+        self.account.accepted += difference.min(0).unsigned_abs();
     }
 
     /// A message is ours. A copy of one replaces it and is not counted again.

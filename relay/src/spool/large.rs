@@ -37,7 +37,8 @@ pub struct LargeWriter {
     fields_length: u32,
     content_bytes: u64,
     hash: Xxh3,
-    finished: bool,
+    /// What is to be removed if this is dropped.
+    unfinished: Option<String>,
 }
 
 impl LargeWriter {
@@ -45,7 +46,8 @@ impl LargeWriter {
     pub fn create(disk: Arc<dyn Disk>, id: MessageId, fields: &[u8]) -> io::Result<Self> {
         let file = disk.create(&temporary_path(id))?;
         let fields_length = u32::try_from(fields.len()).map_err(io::Error::other)?;
-        let writer = Self { disk, file, id, fields_length, content_bytes: 0, hash: Xxh3::new(), finished: false };
+        let unfinished = Some(temporary_path(id));
+        let writer = Self { disk, file, id, fields_length, content_bytes: 0, hash: Xxh3::new(), unfinished };
         writer.file.write_at(fields, HEADER_BYTES as u64)?;
         Ok(writer)
     }
@@ -72,17 +74,18 @@ impl LargeWriter {
         // The data first, then the name: a name in `large/` always stands for a whole file.
         self.file.sync()?;
         self.disk.rename(&temporary_path(self.id), &path(self.id))?;
-        self.finished = true;
+        self.unfinished = Some(path(self.id));
         self.disk.sync_folder(FOLDER)?;
+        self.unfinished = None;
         Ok(self.content_bytes)
     }
 }
 
 impl Drop for LargeWriter {
     fn drop(&mut self) {
-        if !self.finished {
+        if let Some(path) = self.unfinished.take() {
             // What cannot be removed now is removed at the next start.
-            let _ = self.disk.remove(&temporary_path(self.id));
+            let _ = self.disk.remove(&path);
         }
     }
 }

@@ -1,120 +1,28 @@
-//! The writer: the only one who appends to the log. One write and one sync for all that waits, then the answers.
-//!
-//! [`Log::commit`] is a function of batch, disk and clock; the thread in [`run`] only loops it.
+//! The log as the writer appends to it: one write and one sync for a whole batch. A function of batch, disk and clock.
 
 use std::{
-    collections::BTreeMap,
     io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use jiff::Timestamp;
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::{
-    disk::{Disk, DiskFile},
-    field::{Accepted, Attempt},
-    index::{Entry, Index, Location},
-    large,
+    disk::DiskFile,
+    field,
+    index::{Entry, Location},
     record::{self, Key, Kind, Record},
     segment::{Ending, Header, Previous, RECORDS_START, SEGMENT_BYTES_MAX},
+    shared::Shared,
+    wish::{NotKept, Wish},
 };
-use crate::mail::id::MessageId;
 
 /// Folder of the segments.
 pub const FOLDER: &str = "log";
-/// Messages in one commit. 64 busy clients filled 11 to 35, so only a very slow disk reaches this.
-const COMMIT_MESSAGES_MAX: usize = 256;
-/// Bytes in one commit, but for its last record: what a slow disk (50 MB/s) syncs in a tenth of a second.
-const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// A segment is closed at this age, so that delivered content leaves a quiet relay's disk too.
 const SEGMENT_AGE_MAX: Duration = Duration::from_secs(3600);
-/// How often an idle writer looks at the segment's age, and a broken one tries a new segment.
-const TICK: Duration = Duration::from_secs(1);
-
-/// Proof that a message is on stable storage. The field is private: only the writer makes one.
-#[derive(Debug)]
-pub struct Receipt {
-    id: MessageId,
-}
-
-impl Receipt {
-    /// The message that is ours now.
-    pub fn id(&self) -> MessageId {
-        self.id
-    }
-}
-
-/// Why a message or an outcome was not kept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NotKept {
-    /// The volume is full; nothing was written, or what was written is void.
-    Full,
-    /// The disk failed; nothing was written, or what was written is void.
-    Disk,
-    /// It may or may not be on the disk, so neither yes nor no would be true: only silence is.
-    Unknown,
-}
-
-/// What someone wants recorded.
-pub enum Wish {
-    /// A message is to become ours.
-    Accept {
-        /// Its envelope and trace field.
-        accepted: Box<Accepted>,
-        /// The same as it is written.
-        fields: Vec<u8>,
-        /// Its content, unless that stands in a large file.
-        content: Vec<u8>,
-        /// Who waits for it.
-        answer: oneshot::Sender<Result<Receipt, NotKept>>,
-    },
-    /// An attempt was made.
-    Settle {
-        /// What came of it.
-        attempt: Attempt,
-        /// Who waits for it; hears whether the message is closed now.
-        answer: oneshot::Sender<Result<bool, NotKept>>,
-    },
-}
-
-/// What the writer shares with those who read.
-pub struct Shared {
-    /// The way to files.
-    pub disk: Arc<dyn Disk>,
-    /// False while no segment can be written.
-    pub writable: AtomicBool,
-    /// Bytes free on the volume, as the writer found them within the last second.
-    pub free_bytes: AtomicU64,
-    state: Mutex<State>,
-}
-
-/// Index and segments, under one lock: a location is of use only while its segment exists.
-pub struct State {
-    /// The open messages.
-    pub index: Index,
-    /// Key and length of each segment on disk, by number.
-    pub segments: BTreeMap<u64, (Key, u64)>,
-}
-
-impl Shared {
-    /// As recovery found it.
-    pub fn new(disk: Arc<dyn Disk>, state: State) -> Self {
-        let free_bytes = AtomicU64::new(disk.free_bytes().unwrap_or_default());
-        Self { disk, writable: AtomicBool::new(true), free_bytes, state: Mutex::new(state) }
-    }
-
-    /// Locks index and segments. Held only for look-ups and updates, never over I/O.
-    pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Name of a segment's file.
 pub fn path(number: u64) -> String {
@@ -124,6 +32,7 @@ pub fn path(number: u64) -> String {
 /// The writer's own state.
 pub struct Log {
     shared: Arc<Shared>,
+    /// `None` after a failure, until a new one could be made.
     current: Option<Current>,
     /// What the next header says of the segment before it.
     previous: Option<Previous>,
@@ -139,86 +48,108 @@ struct Current {
     made_at: Timestamp,
     /// Everything below is synced; the next batch goes here.
     end: u64,
+    /// Up to here a record or the header says so.
+    said_synced: u64,
 }
 
 /// What became of a commit's two kinds of wishes.
 #[derive(Debug)]
 pub struct Committed {
-    accepted: Result<(), NotKept>,
-    settled: Result<(), NotKept>,
-    /// For each wish, the message that it closed.
-    closed: Vec<Option<Entry>>,
+    /// For the messages in the batch.
+    pub accepted: Result<(), NotKept>,
+    /// For the outcomes in the batch.
+    pub settled: Result<(), NotKept>,
+    /// For each wish, the message that it closed; shorter if nothing was settled.
+    pub closed: Vec<Option<Entry>>,
 }
 
 impl Committed {
-    /// For the messages in the batch.
-    #[cfg(test)]
-    pub fn accepted(&self) -> Result<(), NotKept> {
-        self.accepted
-    }
-
-    /// For the outcomes in the batch.
-    #[cfg(test)]
-    pub fn settled(&self) -> Result<(), NotKept> {
-        self.settled
-    }
-
     fn refused(reason: NotKept) -> Self {
         Self { accepted: Err(reason), settled: Err(reason), closed: Vec::new() }
     }
 }
 
 impl Log {
-    /// Begins a new segment, as each start does. `previous`: what became of the last one.
-    pub fn begin(
-        shared: Arc<Shared>,
-        previous: Option<Previous>,
-        next_number: u64,
-        now: Timestamp,
-    ) -> io::Result<Self> {
+    /// Begins a new segment, as each start does; if that fails, each tick tries again, and nothing is taken until then.
+    ///
+    /// `previous`: what became of the last one. `next_number`: larger than that of any segment on disk.
+    pub fn begin(shared: Arc<Shared>, previous: Option<Previous>, next_number: u64, now: Timestamp) -> Self {
         let mut log = Self { shared, current: None, previous, next_number, batch: Vec::new() };
-        log.begin_segment(now)?;
-        Ok(log)
+        log.tick(now);
+        log
+    }
+
+    /// What the log shares with its readers.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Writes and syncs the whole batch, or says of each kind of wish why not.
     pub fn commit(&mut self, wishes: &[Wish], now: Timestamp) -> Committed {
-        if let Err(cause) = self.make_room(wishes, now) {
+        let wishes: Vec<_> = wishes.iter().collect();
+        if let Err(cause) = self.make_room(&wishes, now) {
             return Committed::refused(not_kept(&cause)); // nothing was written
         }
-        match self.append(wishes) {
+        match self.append(&wishes) {
             Ok(closed) => Committed { accepted: Ok(()), settled: Ok(()), closed },
-            Err(cause) => self.abandon(wishes, &cause, now),
+            Err(cause) => self.abandon(&wishes, &cause, now),
         }
     }
 
-    /// Looks at the volume, closes a segment that is old, begins one if there is none, removes those nobody needs.
+    /// Looks at the volume, says that the last batch is synced, closes an old segment, begins one if there is none,
+    /// removes those nobody needs. Called every second, and at the end.
     pub fn tick(&mut self, now: Timestamp) {
         match self.shared.disk.free_bytes() {
             Ok(free_bytes) => self.shared.free_bytes.store(free_bytes, Ordering::Relaxed),
             Err(cause) => tracing::error!(%cause, "ask for free space"),
         }
+        if let Err(cause) = self.mark() {
+            tracing::error!(%cause, "write segment; a new one is begun");
+            self.give_up_segment();
+        }
         let old = self.current.as_ref().is_none_or(|current| {
             current.end > RECORDS_START && now.duration_since(current.made_at).unsigned_abs() >= SEGMENT_AGE_MAX
         });
         if old && let Err(cause) = self.begin_segment(now) {
-            tracing::error!(%cause, "begin segment");
+            tracing::error!(%cause, "begin segment; nothing is accepted or delivered until one can be written");
         }
-        if let Err(cause) = self.reclaim() {
-            tracing::error!(%cause, "reclaim segment");
+        self.reclaim();
+    }
+
+    /// Removes segments from the oldest on, while nobody needs them (docs/spool.md, "Who removes what").
+    pub fn reclaim(&mut self) {
+        while let Some(oldest) = self.unneeded() {
+            // The folder is synced before the next one goes: if this one came back after a crash without the
+            // records that close its messages, they would be delivered again.
+            let disk = &self.shared.disk;
+            if let Err(cause) = disk.remove(&path(oldest)).and_then(|()| disk.sync_folder(FOLDER)) {
+                tracing::error!(%cause, segment = oldest, "remove segment");
+                return;
+            }
+            self.shared.state().segments.remove(&oldest);
         }
     }
 
+    fn unneeded(&self) -> Option<u64> {
+        let current = self.current.as_ref()?;
+        let state = self.shared.state();
+        let oldest = *state.segments.keys().next()?;
+        (oldest != current.number && !state.index.needs(oldest)).then_some(oldest)
+    }
+
     /// Makes sure that there is a segment and that the batch fits into it.
-    fn make_room(&mut self, wishes: &[Wish], now: Timestamp) -> io::Result<()> {
-        let most: usize = wishes.iter().map(Wish::size).sum();
+    fn make_room(&mut self, wishes: &[&Wish], now: Timestamp) -> io::Result<()> {
+        let most: usize = wishes.iter().map(|wish| wish.size()).sum();
         let fits = |current: &Current| current.end + most as u64 <= SEGMENT_BYTES_MAX;
         if self.current.as_ref().is_some_and(fits) { Ok(()) } else { self.begin_segment(now) }
     }
 
     /// Makes the next segment durable, empty as it is, and turns to it.
+    ///
+    /// The one before is left for good first: a new header that is not wanted may survive, and what it says of the
+    /// end of the segment before must stay true.
     fn begin_segment(&mut self, now: Timestamp) -> io::Result<()> {
-        if let Some(Current { number, end, .. }) = self.current {
+        if let Some(Current { number, end, .. }) = self.current.take() {
             self.previous = Some(Previous { number, end, synced: end, ending: Ending::Sealed });
         }
         let number = self.next_number;
@@ -248,48 +179,63 @@ impl Log {
         // Header and name before the first record: what is synced later must be found and readable.
         file.sync()?;
         self.shared.disk.sync_folder(FOLDER)?;
-        Ok(Current { number, file, key: header.key(), made_at: now, end: RECORDS_START })
+        let end = RECORDS_START;
+        Ok(Current { number, file, key: header.key(), made_at: now, end, said_synced: end })
     }
 
     /// One write, one sync, then the index: the commit instant is the return of `sync`.
-    fn append(&mut self, wishes: &[Wish]) -> io::Result<Vec<Option<Entry>>> {
+    fn append(&mut self, wishes: &[&Wish]) -> io::Result<Vec<Option<Entry>>> {
         let Some(current) = &mut self.current else { return Err(io::Error::other("no segment")) };
-        let records: Vec<_> = {
+        let entering: Vec<_> = {
             let state = self.shared.state();
-            wishes.iter().map(|wish| wish.record(&state.index)).collect()
+            wishes.iter().map(|wish| wish.enter(&state.index)).collect()
         };
         self.batch.clear();
-        let mut entering = Vec::with_capacity(wishes.len());
-        for entry in &records {
+        let mut places = Vec::with_capacity(wishes.len());
+        for enter in &entering {
             let start = self.batch.len();
-            let (kind, fields, content) = match entry {
-                Enter::Message { fields, content, .. } => (Kind::Accepted, *fields, *content),
-                Enter::Fates { kind, fields, .. } => (*kind, fields.as_slice(), &[][..]),
-            };
+            let (kind, fields, content) = enter.record();
             let record = Record { kind, is_copy: false, synced: current.end, fields, content };
             record::append(&mut self.batch, current.end, current.key, &record);
             let length = (self.batch.len() - start) as u64;
-            entering.push(Location { segment: current.number, offset: current.end + start as u64, length });
+            places.push(Location { segment: current.number, offset: current.end + start as u64, length });
         }
-        current.file.write_at(&self.batch, current.end)?;
-        current.file.sync()?;
-        current.end += self.batch.len() as u64;
-        self.shared.writable.store(true, Ordering::Relaxed);
+        current.write(&self.batch)?;
         let mut state = self.shared.state();
         if let Some((_, length)) = state.segments.get_mut(&current.number) {
             *length = current.end;
         }
-        Ok(records.into_iter().zip(entering).map(|(entry, place)| entry.into_index(&mut state.index, place)).collect())
+        Ok(entering.into_iter().zip(places).map(|(enter, place)| enter.into_index(&mut state.index, place)).collect())
+    }
+
+    /// Says that the last batch is synced, where no later record does, and how the account stands: damage in that
+    /// batch is then told as what it is, and what it took is known.
+    fn mark(&mut self) -> io::Result<()> {
+        let Some(current) = self.current.as_mut().filter(|current| current.said_synced < current.end) else {
+            return Ok(());
+        };
+        self.batch.clear();
+        let fields = field::encode_mark(&self.shared.state().index.account());
+        let mark = Record { kind: Kind::Mark, is_copy: false, synced: current.end, fields: &fields, content: &[] };
+        record::append(&mut self.batch, current.end, current.key, &mark);
+        current.write(&self.batch)?;
+        current.said_synced = current.end; // nobody needs the mark itself
+        Ok(())
     }
 
     /// After a failed write or sync that file is never synced again: the kernel may have dropped its pages.
     ///
     /// The next segment's header makes void what was written, and takes the outcomes; only then is "no" the truth.
-    fn abandon(&mut self, wishes: &[Wish], cause: &io::Error, now: Timestamp) -> Committed {
+    fn abandon(&mut self, wishes: &[&Wish], cause: &io::Error, now: Timestamp) -> Committed {
         tracing::error!(%cause, "write segment; a new one is begun");
         self.give_up_segment();
-        match self.begin_segment(now).and_then(|()| self.append_outcomes(wishes)) {
-            Ok(closed) => Committed { accepted: Err(not_kept(cause)), settled: Ok(()), closed },
+        let outcomes: Vec<_> = wishes.iter().copied().filter(|wish| wish.is_outcome()).collect();
+        match self.begin_segment(now).and_then(|()| self.append(&outcomes)) {
+            Ok(closed) => {
+                let mut closed = closed.into_iter();
+                let closed = wishes.iter().map(|wish| wish.is_outcome().then(|| closed.next().flatten()).flatten());
+                Committed { accepted: Err(not_kept(cause)), settled: Ok(()), closed: closed.collect() }
+            }
             Err(cause) => {
                 tracing::error!(%cause, "begin segment; nothing is accepted or delivered until one can be written");
                 self.give_up_segment();
@@ -298,85 +244,25 @@ impl Log {
         }
     }
 
-    fn append_outcomes(&mut self, wishes: &[Wish]) -> io::Result<Vec<Option<Entry>>> {
-        let outcome = |wish: &Wish| matches!(wish, Wish::Settle { .. });
-        wishes
-            .iter()
-            .map(
-                |wish| {
-                    if outcome(wish) { Ok(self.append(std::slice::from_ref(wish))?.pop().flatten()) } else { Ok(None) }
-                },
-            )
-            .collect()
-    }
-
     fn give_up_segment(&mut self) {
         if let Some(Current { number, end, .. }) = self.current.take() {
             self.previous = Some(Previous { number, end, synced: end, ending: Ending::SyncFailed });
         }
         self.shared.writable.store(false, Ordering::Relaxed);
     }
-
-    /// Removes segments from the oldest on, while nobody needs them (docs/spool.md, "Who removes what").
-    fn reclaim(&mut self) -> io::Result<()> {
-        loop {
-            let oldest = {
-                let state = self.shared.state();
-                let Some(oldest) = state.segments.keys().next().copied() else { return Ok(()) };
-                let in_use = self.current.as_ref().is_none_or(|current| current.number == oldest);
-                if in_use || state.index.needs(oldest) {
-                    return Ok(());
-                }
-                oldest
-            };
-            self.shared.disk.remove(&path(oldest))?;
-            // Before the next one goes: if this one came back after a crash without the records that
-            // close its messages, they would be delivered again.
-            self.shared.disk.sync_folder(FOLDER)?;
-            self.shared.state().segments.remove(&oldest);
-        }
-    }
 }
 
-/// What a wish writes, and enters into the index when that is durable.
-enum Enter<'a> {
-    Message { accepted: &'a Accepted, fields: &'a [u8], content: &'a [u8] },
-    Fates { kind: Kind, attempt: Attempt, fields: Vec<u8> },
-}
-
-impl Wish {
-    /// Bytes that its record takes at most.
-    fn size(&self) -> usize {
-        match self {
-            Self::Accept { fields, content, .. } => record::length(fields.len(), content.len()),
-            Self::Settle { attempt, .. } => record::length(attempt.encode().len(), 0),
+impl Current {
+    /// Appends bytes and syncs them.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
         }
-    }
-
-    fn record(&self, index: &Index) -> Enter<'_> {
-        match self {
-            Self::Accept { accepted, fields, content, .. } => Enter::Message { accepted, fields, content },
-            Self::Settle { attempt, .. } => {
-                // An outcome can come twice, when the first answer was `Unknown`. It must not count twice.
-                let attempt = index.news_in(attempt);
-                let kind = if index.would_close(&attempt) { Kind::Closed } else { Kind::Attempt };
-                let fields = attempt.encode();
-                Enter::Fates { kind, attempt, fields }
-            }
-        }
-    }
-}
-
-impl Enter<'_> {
-    /// Returns the message that this closes.
-    fn into_index(self, index: &mut Index, place: Location) -> Option<Entry> {
-        match self {
-            Self::Message { accepted, content, .. } => {
-                index.accept(accepted, accepted.large_bytes.unwrap_or(content.len() as u64), place, false);
-                None
-            }
-            Self::Fates { attempt, .. } => index.settle(&attempt, false),
-        }
+        self.file.write_at(bytes, self.end)?;
+        self.file.sync()?;
+        self.said_synced = self.end;
+        self.end += bytes.len() as u64;
+        Ok(())
     }
 }
 
@@ -385,63 +271,5 @@ pub fn not_kept(cause: &io::Error) -> NotKept {
     match cause.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NotKept::Full,
         _ => NotKept::Disk,
-    }
-}
-
-/// The writer's thread: ends when all who could send wishes are gone. `synced` is told how long each commit took.
-pub fn run(mut log: Log, inbox: &Receiver<Wish>, synced: impl Fn(Duration)) {
-    let mut ticked = Instant::now();
-    loop {
-        if ticked.elapsed() >= TICK {
-            log.tick(Timestamp::now());
-            ticked = Instant::now();
-        }
-        let wishes = match next_batch(inbox) {
-            Ok(wishes) => wishes,
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        let begun = Instant::now();
-        let committed = log.commit(&wishes, Timestamp::now());
-        synced(begun.elapsed());
-        let closed = committed.closed.iter().any(Option::is_some);
-        answer(&log.shared, wishes, committed);
-        if closed && let Err(cause) = log.reclaim() {
-            tracing::error!(%cause, "reclaim segment");
-        }
-    }
-}
-
-/// Waits for one wish and takes what came with it: no timer, batches form while the disk works.
-fn next_batch(inbox: &Receiver<Wish>) -> Result<Vec<Wish>, RecvTimeoutError> {
-    let first = inbox.recv_timeout(TICK)?;
-    let mut bytes = first.size();
-    let mut wishes = vec![first];
-    while wishes.len() < COMMIT_MESSAGES_MAX && bytes < COMMIT_BYTES_MAX {
-        let Ok(next) = inbox.try_recv() else { break };
-        bytes += next.size();
-        wishes.push(next);
-    }
-    Ok(wishes)
-}
-
-/// Tells everybody. Who no longer listens has lost its connection; the message is ours all the same.
-fn answer(shared: &Shared, wishes: Vec<Wish>, committed: Committed) {
-    let mut closed = committed.closed.into_iter();
-    for wish in wishes {
-        let closed = closed.next().flatten();
-        match wish {
-            Wish::Accept { accepted, answer, .. } => {
-                let id = accepted.envelope.id;
-                let _ = answer.send(committed.accepted.map(|()| Receipt { id }));
-            }
-            Wish::Settle { attempt, answer } => {
-                if closed.as_ref().is_some_and(|entry| entry.is_large) {
-                    // Only after the `Closed` record is durable. What fails here is removed at the next start.
-                    let _ = shared.disk.remove(&large::path(attempt.id));
-                }
-                let _ = answer.send(committed.settled.map(|()| closed.is_some()));
-            }
-        }
     }
 }

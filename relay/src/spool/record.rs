@@ -25,6 +25,10 @@ pub enum Kind {
     Attempt = 2,
     /// The same, and none is open any more.
     Closed = 3,
+    /// How the account stands, and up to where the segment was synced.
+    Mark = 4,
+    /// Something that this program does not know. Never written.
+    Later = 255,
 }
 
 /// The record is a copy of an older one and is in the account already.
@@ -107,7 +111,8 @@ pub fn decode(bytes: &[u8], offset: u64, key: Key) -> Option<(Record<'_>, usize)
     if key.checksum(offset, &header[..CHECKED_HEADER_BYTES], body) != checksum {
         return None;
     }
-    let kind = [Kind::Accepted, Kind::Attempt, Kind::Closed].into_iter().find(|known| *known as u8 == header[4])?;
+    let known = [Kind::Accepted, Kind::Attempt, Kind::Closed, Kind::Mark];
+    let kind = known.into_iter().find(|known| *known as u8 == header[4]).unwrap_or(Kind::Later);
     let (fields, content) = body.split_at(fields_length);
     let record = Record { kind, is_copy: header[5] & FLAG_COPY != 0, synced, fields, content };
     Some((record, length(fields_length, content_length)))

@@ -1,17 +1,18 @@
 //! The start: reads every segment, rebuilds index and account, copies damage aside. Nothing is truncated or repaired.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, ops::Range, sync::Arc};
 
 use jiff::Timestamp;
 
 use super::{
     disk::{Disk, DiskFile},
-    field::{Accepted, Attempt},
+    field::{self, Accepted, Attempt},
     index::{Index, Location},
     large,
-    log::{self, Log, Shared, State},
+    log::{self, Log},
     record::{Key, Kind, Record},
-    segment::{self, BadHeader, DamageKind, Ending, Header, Previous},
+    segment::{self, BadHeader, DamageKind, Ending, FORMAT_VERSION, Header, Previous},
+    shared::{Shared, State},
 };
 
 /// Where damaged parts are copied.
@@ -30,21 +31,18 @@ pub enum RecoveryError {
     },
     /// A segment says that a later program wrote it.
     #[error(
-        "segment {number} has format version {version}, and this program reads versions up to {}; use the newer program again",
-        segment::FORMAT_VERSION
+        "segment {number} was written by a newer program (this one knows format {FORMAT_VERSION}); use that program again"
     )]
     Newer {
         /// Which.
         number: u64,
-        /// What it says.
-        version: u32,
     },
 }
 
 /// What the start found besides the messages.
 #[derive(Default)]
 pub struct Found {
-    /// Damaged parts that were copied aside now, a sentence each.
+    /// Damaged parts, a sentence each.
     pub damages: Vec<String>,
     /// How many of them had been synced once.
     pub rot: u64,
@@ -58,8 +56,13 @@ pub fn recover(disk: Arc<dyn Disk>, now: Timestamp) -> Result<(Arc<Shared>, Log,
     for name in list(&*disk, large::TEMPORARY_FOLDER)? {
         let _ = disk.remove(&format!("{}/{name}", large::TEMPORARY_FOLDER)); // nobody heard a 250 for it
     }
-    let mut recovery =
-        Recovery { disk: &*disk, found: Found::default(), index: None, segments: BTreeMap::new(), last: None };
+    let mut recovery = Recovery {
+        disk: &*disk,
+        found: Found::default(),
+        index: Index::default(),
+        segments: BTreeMap::new(),
+        last: None,
+    };
     let headers = recovery.read_headers()?;
     let next_number = headers.keys().next_back().map_or(1, |last| last + 1);
     let said_of: BTreeMap<u64, Previous> = headers
@@ -69,20 +72,25 @@ pub fn recover(disk: Arc<dyn Disk>, now: Timestamp) -> Result<(Arc<Shared>, Log,
         .map(|previous| (previous.number, previous))
         .collect();
     for (number, header) in &headers {
-        recovery.read_segment(*number, header.as_ref(), said_of.get(number).copied())?;
+        match header {
+            Some(header) => recovery.read_segment(*number, header, said_of.get(number).copied())?,
+            None => recovery.set_aside(*number)?,
+        }
     }
     recovery.remove_orphans()?;
+    if recovery.found.rot > 0 {
+        recovery.index.admit_damage();
+    }
     let Recovery { found, index, segments, last, .. } = recovery;
-    let state = State { index: index.unwrap_or_default(), segments };
-    let shared = Arc::new(Shared::new(disk.clone(), state));
-    let log = Log::begin(shared.clone(), last, next_number, now).map_err(at(|| "begin segment".into()))?;
+    let shared = Arc::new(Shared::new(disk.clone(), State { index, segments }));
+    let log = Log::begin(shared.clone(), last, next_number, now);
     Ok((shared, log, found))
 }
 
 struct Recovery<'a> {
     disk: &'a dyn Disk,
     found: Found,
-    index: Option<Index>,
+    index: Index,
     segments: BTreeMap<u64, (Key, u64)>,
     last: Option<Previous>,
 }
@@ -94,84 +102,106 @@ impl Recovery<'_> {
         for name in list(self.disk, log::FOLDER)? {
             let Some(number) = name.strip_suffix(".seg").and_then(|number| number.parse().ok()) else { continue };
             let file = self.disk.open(&log::path(number)).map_err(at(|| format!("open segment {number}")))?;
-            let start = read(&*file, 0, segment::RECORDS_START).map_err(at(|| format!("read segment {number}")))?;
+            let start = read(&*file, segment::RECORDS_START).map_err(at(|| format!("read segment {number}")))?;
             let header = match Header::decode(&start) {
                 Ok(header) => Some(header),
                 Err(BadHeader::Damaged) => None,
-                Err(BadHeader::Newer(version)) => return Err(RecoveryError::Newer { number, version }),
+                Err(BadHeader::Newer) => return Err(RecoveryError::Newer { number }),
             };
             headers.insert(number, header);
         }
         Ok(headers)
     }
 
-    fn read_segment(
-        &mut self,
-        number: u64,
-        header: Option<&Header>,
-        next: Option<Previous>,
-    ) -> Result<(), RecoveryError> {
-        let path = log::path(number);
-        let file = self.disk.open(&path).map_err(at(|| format!("open segment {number}")))?;
-        let bytes = read(&*file, 0, segment::SEGMENT_BYTES_MAX).map_err(at(|| format!("read segment {number}")))?;
-        let Some(header) = header else {
-            // Its records cannot be read without the nonce. A crash leaves such a file while it is begun, and
-            // then nothing is behind the header; it is moved aside either way.
-            let kind = if bytes.len() as u64 > segment::RECORDS_START { DamageKind::Rot } else { DamageKind::Tear };
-            self.quarantine(number, 0, &bytes, kind)?;
-            return self.disk.remove(&path).map_err(at(|| format!("remove segment {number}")));
-        };
-        let index = self.index.get_or_insert_with(|| Index::new(header.totals));
-        let mut unreadable = Vec::new();
+    /// `next`: what the following segment's header says of this one.
+    fn read_segment(&mut self, number: u64, header: &Header, next: Option<Previous>) -> Result<(), RecoveryError> {
+        let file = self.disk.open(&log::path(number)).map_err(at(|| format!("open segment {number}")))?;
+        if next.is_none() {
+            // A process that died leaves records that only the kernel's memory holds. What is counted now must last.
+            file.sync().map_err(at(|| format!("sync segment {number}")))?;
+        }
+        let bytes = read(&*file, segment::SEGMENT_BYTES_MAX).map_err(at(|| format!("read segment {number}")))?;
+        self.index.set_totals(header.totals);
+        let (mut unreadable, mut newer) = (Vec::new(), false);
+        let index = &mut self.index;
         let scan = segment::scan(&bytes, header.key(), next, |offset, length, record| {
+            newer |= record.kind == Kind::Later;
             if enter(index, Location { segment: number, offset, length }, record).is_none() {
-                unreadable.push(offset..offset + length);
+                unreadable.push((offset..offset + length, DamageKind::Rot));
             }
         });
+        if newer {
+            return Err(RecoveryError::Newer { number });
+        }
         self.segments.insert(number, (header.key(), scan.end));
         self.last = Some(Previous { number, end: scan.end, synced: scan.synced, ending: Ending::Crash });
         let damages = scan.damages.into_iter().map(|damage| (damage.range, damage.kind));
-        for (range, kind) in damages.chain(unreadable.into_iter().map(|range| (range, DamageKind::Rot))) {
-            let part = bytes.get(range.start as usize..(range.end as usize).min(bytes.len())).unwrap_or_default();
-            self.quarantine(number, range.start, part, kind)?;
+        for (range, kind) in damages.chain(unreadable) {
+            self.quarantine(number, &bytes, range, kind);
         }
         Ok(())
     }
 
-    /// Copies a part aside, once: the name tells where it stood.
-    fn quarantine(&mut self, number: u64, offset: u64, part: &[u8], kind: DamageKind) -> Result<(), RecoveryError> {
-        let (suffix, meaning) = match kind {
-            DamageKind::Rot => ("rot", "had been synced, so mail may be lost"),
-            DamageKind::Tear => ("torn", "had not been synced, so nobody was told that it is kept"),
-        };
-        let name = format!("{QUARANTINE}/{number:016}-{offset}-{}.{suffix}", part.len());
-        let file = match self.disk.create(&name) {
-            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            file => file.map_err(at(|| format!("make {name}")))?,
-        };
-        file.write_at(part, 0).and_then(|()| file.sync()).map_err(at(|| format!("write {name}")))?;
-        self.disk.sync_folder(QUARANTINE).map_err(at(|| "sync quarantine".into()))?;
-        let length = part.len();
-        self.found
-            .damages
-            .push(format!("segment {number}: {length} damaged bytes at {offset}, which {meaning}; copied to {name}"));
-        self.found.rot += u64::from(kind == DamageKind::Rot);
+    /// A segment whose header is gone: its records cannot be read without the nonce. A crash leaves such a file
+    /// while it is begun, and then nothing is behind the header. It leaves the log only once its copy is whole.
+    fn set_aside(&mut self, number: u64) -> Result<(), RecoveryError> {
+        let file = self.disk.open(&log::path(number)).map_err(at(|| format!("open segment {number}")))?;
+        let bytes = read(&*file, segment::SEGMENT_BYTES_MAX).map_err(at(|| format!("read segment {number}")))?;
+        let kind = if bytes.len() as u64 > segment::RECORDS_START { DamageKind::Rot } else { DamageKind::Tear };
+        if self.quarantine(number, &bytes, 0..bytes.len() as u64, kind) {
+            self.disk.remove(&log::path(number)).map_err(at(|| format!("remove segment {number}")))?;
+        }
         Ok(())
     }
 
-    /// Large files that no record refers to: of a message that was closed, or never accepted.
+    /// Notes a damaged part and copies it aside. True if the copy is whole; without one we go on all the same.
+    fn quarantine(&mut self, number: u64, segment: &[u8], range: Range<u64>, kind: DamageKind) -> bool {
+        let (suffix, meaning) = match kind {
+            DamageKind::Rot => ("rot", "it had been synced, so mail may be lost"),
+            DamageKind::Tear => {
+                ("torn", "it is not known to have been synced, so most likely nobody was told that it is kept")
+            }
+        };
+        let part = segment.get(range.start as usize..(range.end as usize).min(segment.len())).unwrap_or_default();
+        let name = format!("{number:016}-{}-{}.{suffix}", range.start, part.len());
+        let copied = self.copy_aside(&name, part);
+        let place =
+            format!("segment {number}: {} damaged bytes at {}; {meaning}", range.end - range.start, range.start);
+        self.found.damages.push(match &copied {
+            Ok(()) => format!("{place}; copied to {QUARANTINE}/{name}"),
+            Err(cause) => format!("{place}; not copied aside: {cause}"),
+        });
+        self.found.rot += u64::from(kind == DamageKind::Rot);
+        copied.is_ok()
+    }
+
+    /// The name tells where the part stood, and exists only once the copy is whole: each start finds the same damage.
+    fn copy_aside(&self, name: &str, part: &[u8]) -> io::Result<()> {
+        if self.disk.list(QUARANTINE)?.iter().any(|there| there == name) {
+            return Ok(());
+        }
+        let temporary = format!("{}/{name}", large::TEMPORARY_FOLDER);
+        let file = self.disk.create(&temporary)?;
+        file.write_at(part, 0)?;
+        file.sync()?;
+        self.disk.rename(&temporary, &format!("{QUARANTINE}/{name}"))?;
+        self.disk.sync_folder(QUARANTINE)
+    }
+
+    /// Large files that no record refers to: of a message that was closed, or never accepted. After any damage the
+    /// record may be what was damaged, so they stay.
     fn remove_orphans(&mut self) -> Result<(), RecoveryError> {
+        let damaged = !self.found.damages.is_empty();
         for name in list(self.disk, large::FOLDER)? {
-            let known = |id| self.index.as_ref().is_some_and(|index| index.get(id).is_some());
-            if name.parse().is_ok_and(known) {
+            if name.parse().is_ok_and(|id| self.index.get(id).is_some()) {
                 continue;
             }
-            if self.found.rot > 0 {
-                self.found.damages.push(format!(
-                    "large/{name}: no record refers to it, perhaps because of the damage; left as it is"
-                ));
+            let path = format!("{}/{name}", large::FOLDER);
+            if damaged {
+                self.found
+                    .damages
+                    .push(format!("{path}: no record refers to it, perhaps because of the damage; left as it is"));
             } else {
-                let path = format!("{}/{name}", large::FOLDER);
                 self.disk.remove(&path).map_err(at(|| format!("remove {path}")))?;
             }
         }
@@ -190,6 +220,8 @@ fn enter(index: &mut Index, place: Location, record: Record) -> Option<()> {
         Kind::Attempt | Kind::Closed => {
             index.settle(&Attempt::decode(record.fields)?, record.is_copy);
         }
+        Kind::Mark => index.set_totals(field::decode_mark(record.fields)?),
+        Kind::Later => {}
     }
     Some(())
 }
@@ -198,11 +230,10 @@ fn list(disk: &dyn Disk, folder: &str) -> Result<Vec<String>, RecoveryError> {
     disk.list(folder).map_err(at(|| format!("list {folder}")))
 }
 
-/// What the file holds from `offset` on, at most `length_max` bytes.
-fn read(file: &dyn DiskFile, offset: u64, length_max: u64) -> io::Result<Vec<u8>> {
-    let length = file.length()?.saturating_sub(offset).min(length_max);
-    let mut bytes = vec![0; length as usize];
-    file.read_at(&mut bytes, offset)?;
+/// What the file holds, at most `length_max` bytes of it.
+fn read(file: &dyn DiskFile, length_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; file.length()?.min(length_max) as usize];
+    file.read_at(&mut bytes, 0)?;
     Ok(bytes)
 }
 

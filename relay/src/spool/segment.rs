@@ -5,7 +5,10 @@ use std::ops::Range;
 use backupmx_relay_api::status::Account;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::record::{self, Key, RECORD_ALIGNMENT_BYTES, Record};
+use super::{
+    field,
+    record::{self, Key, RECORD_ALIGNMENT_BYTES, Record},
+};
 
 /// One segment file. Space comes back a segment at a time, so a 1 GiB volume gets it back in sixteenths.
 pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
@@ -18,6 +21,7 @@ const MAGIC: [u8; 8] = *b"BMXSEG\0\0";
 const HEADER_BYTES: usize = 512;
 /// In another sector than the first, and in another page.
 const SECOND_HEADER_START: usize = 4096;
+const TOTALS_START: usize = 96;
 const CHECKSUM_START: usize = HEADER_BYTES - 8;
 
 /// What stands at the start of a segment.
@@ -63,7 +67,6 @@ impl Header {
     /// Both copies, as long as [`RECORDS_START`].
     pub fn encode(&self) -> Vec<u8> {
         let Self { number, nonce, made_at_ms, previous, totals } = self;
-        let Account { accepted, passed, delivered, bounced, expired, deleted, moved, damaged, queued: _ } = *totals;
         let mut header = vec![0; HEADER_BYTES];
         let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &MAGIC);
@@ -78,11 +81,7 @@ impl Header {
             put(80, &synced.to_le_bytes());
             put(88, &(*ending as u32).to_le_bytes());
         }
-        for (place, total) in
-            [accepted, passed, delivered, bounced, expired, deleted, moved, damaged].iter().enumerate()
-        {
-            put(96 + 8 * place, &total.to_le_bytes());
-        }
+        put(TOTALS_START, &field::encode_totals(totals));
         let checksum = xxh3_64(&header[..CHECKSUM_START]);
         header[CHECKSUM_START..].copy_from_slice(&checksum.to_le_bytes());
         let mut both = header.clone();
@@ -111,7 +110,7 @@ pub enum BadHeader {
     /// Neither copy checks.
     Damaged,
     /// It checks, but a later program wrote it.
-    Newer(u32),
+    Newer,
 }
 
 fn decode_copy(header: &[u8]) -> Result<Header, BadHeader> {
@@ -121,28 +120,18 @@ fn decode_copy(header: &[u8]) -> Result<Header, BadHeader> {
         return Err(BadHeader::Damaged);
     }
     if short(8) > FORMAT_VERSION {
-        return Err(BadHeader::Newer(short(8)));
+        return Err(BadHeader::Newer);
     }
     let ending =
         [Ending::Sealed, Ending::SyncFailed, Ending::Crash].into_iter().find(|known| *known as u32 == short(88));
     let previous = ending.map(|ending| Previous { number: number(64), end: number(72), synced: number(80), ending });
-    let total = |place: usize| number(96 + 8 * place);
     Ok(Header {
         number: number(16),
         nonce: header[24..40].try_into().unwrap_or_default(),
         made_at_ms: number(40).cast_signed(),
         previous,
-        totals: Account {
-            accepted: total(0),
-            passed: total(1),
-            delivered: total(2),
-            bounced: total(3),
-            expired: total(4),
-            deleted: total(5),
-            moved: total(6),
-            damaged: total(7),
-            queued: 0,
-        },
+        totals: field::decode_totals(&header[TOTALS_START..TOTALS_START + field::TOTALS_BYTES])
+            .ok_or(BadHeader::Damaged)?,
     })
 }
 
@@ -190,7 +179,7 @@ pub fn scan(segment: &[u8], key: Key, next: Option<Previous>, mut each: impl FnM
             each(position as u64, length as u64, record);
             position += length;
             last_end = position as u64;
-        } else if bytes[position..].iter().all(|byte| *byte == 0) {
+        } else if position as u64 >= synced && bytes[position..].iter().all(|byte| *byte == 0) {
             break; // space that was allocated and never written
         } else {
             let next = next_record(bytes, position + RECORD_ALIGNMENT_BYTES, key).unwrap_or(bytes.len());
@@ -280,7 +269,7 @@ mod tests {
         let checksum = xxh3_64(&bytes[..CHECKSUM_START]);
         bytes[CHECKSUM_START..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
         bytes.truncate(SECOND_HEADER_START);
-        assert_eq!(Header::decode(&bytes), Err(BadHeader::Newer(2)));
+        assert_eq!(Header::decode(&bytes), Err(BadHeader::Newer));
     }
 
     #[test]
@@ -290,6 +279,18 @@ mod tests {
         let (offsets, scan) = offsets(&bytes, None);
         assert_eq!(offsets, [4608, 4648, 4688]);
         assert_eq!(scan, Scan { end: 4728, synced: 4688, damages: vec![] });
+    }
+
+    #[test]
+    fn zeros_where_records_were_synced_are_rot_and_not_free_space() {
+        let mut bytes = segment(&[1, 1, 1]);
+        bytes[4648..].fill(0);
+        let next = Previous { number: 7, end: 4728, synced: 4728, ending: Ending::Sealed };
+        let (found, scan) = offsets(&bytes, Some(next));
+        assert_eq!(found, [4608]);
+        assert_eq!(scan.damages, [Damage { range: 4648..4728, kind: DamageKind::Rot }]);
+        let crashed = Previous { synced: 4648, ending: Ending::Crash, ..next };
+        assert_eq!(offsets(&bytes, Some(crashed)).1.damages, [], "a crash may leave unsynced space empty");
     }
 
     #[test]

@@ -15,9 +15,10 @@ use super::{
     Content, ReadError, Recovered, Spool,
     disk::{Disk, DiskFile, RealDisk},
     field::{self, Attempt, Fate},
-    log::{self, NotKept, Wish},
+    log,
     record::INLINE_CONTENT_BYTES_MAX,
     recovery::{self, QUARANTINE},
+    wish::{NotKept, Wish},
 };
 use crate::mail::{content::Source, id::MessageId};
 
@@ -206,15 +207,15 @@ fn after_a_failed_sync_senders_hear_no_only_when_their_messages_are_void() {
     let disk = Arc::new(FaultyDisk { disk: RealDisk::new(folder.path()), faults: faults.clone() });
     let (shared, mut log, _) = recovery::recover(disk, Timestamp::now()).unwrap();
     let kept = wish();
-    assert_eq!(log.commit(std::slice::from_ref(&kept), Timestamp::now()).accepted(), Ok(()));
+    assert_eq!(log.commit(std::slice::from_ref(&kept), Timestamp::now()).accepted, Ok(()));
 
     faults.sync.store(true, Ordering::Relaxed);
     let batch = [wish(), outcome(id_of(&kept)), wish()];
     let committed = log.commit(&batch, Timestamp::now());
-    assert_eq!((committed.accepted(), committed.settled()), (Err(NotKept::Disk), Ok(())));
+    assert_eq!((committed.accepted, committed.settled), (Err(NotKept::Disk), Ok(())));
     assert_eq!(shared.state().index.counts().messages, 0);
     let later = wish();
-    assert_eq!(log.commit(std::slice::from_ref(&later), Timestamp::now()).accepted(), Ok(()));
+    assert_eq!(log.commit(std::slice::from_ref(&later), Timestamp::now()).accepted, Ok(()));
     drop(log);
 
     // The bytes of the failed batch are on the disk, but the next header made them void.
@@ -232,10 +233,10 @@ fn when_no_segment_can_be_made_nobody_is_told_anything_until_one_can() {
 
     faults.sync.store(true, Ordering::Relaxed);
     faults.create.store(true, Ordering::Relaxed);
-    assert_eq!(log.commit(&[wish()], Timestamp::now()).accepted(), Err(NotKept::Unknown));
+    assert_eq!(log.commit(&[wish()], Timestamp::now()).accepted, Err(NotKept::Unknown));
     assert!(!shared.writable.load(Ordering::Relaxed));
     assert_eq!(
-        log.commit(&[wish()], Timestamp::now()).accepted(),
+        log.commit(&[wish()], Timestamp::now()).accepted,
         Err(NotKept::Disk),
         "nothing was written, so no is true"
     );
@@ -244,7 +245,7 @@ fn when_no_segment_can_be_made_nobody_is_told_anything_until_one_can() {
     log.tick(Timestamp::now());
     assert!(shared.writable.load(Ordering::Relaxed));
     let later = wish();
-    assert_eq!(log.commit(std::slice::from_ref(&later), Timestamp::now()).accepted(), Ok(()));
+    assert_eq!(log.commit(std::slice::from_ref(&later), Timestamp::now()).accepted, Ok(()));
     drop(log);
     let (_, recovered) = open(folder.path());
     assert_eq!(recovered.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [id_of(&later)]);
@@ -327,4 +328,102 @@ async fn what_was_never_answered_leaves_nothing_behind() {
     drop(spool);
     open(folder.path());
     assert_eq!((names(folder.path(), "tmp").len(), names(folder.path(), "large").len()), (0, 0));
+}
+
+/// Flips a bit in the record of a message.
+fn damage(folder: &Path, spool: &Spool, id: MessageId) {
+    let place = spool.shared.state().index.get(id).unwrap().location;
+    let path = folder.join(log::path(place.segment));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[place.offset as usize + 40] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+}
+
+#[tokio::test]
+async fn damage_is_told_at_every_start_and_a_large_file_without_its_record_is_never_removed_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(folder.path());
+    keep(&spool, b"small\r\n", 1).await.unwrap();
+    let large = keep(&spool, &vec![b'x'; 300_000], 1).await.unwrap();
+    damage(folder.path(), &spool, large);
+    spool.close().await;
+    drop(spool);
+    for start in 1..=3 {
+        let (spool, recovered) = open(folder.path());
+        assert_eq!(recovered.rot, 1, "start {start}");
+        assert_eq!(names(folder.path(), "large"), [large.to_string()], "start {start}");
+        spool.close().await;
+    }
+    assert_eq!(names(folder.path(), QUARANTINE).len(), 1, "copied aside once");
+}
+
+#[tokio::test]
+async fn the_account_admits_what_damage_took_and_stays_exact() {
+    for (delivered_before, expected_damaged) in [(false, 1), (true, 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, _) = open(folder.path());
+        keep(&spool, b"stays\r\n", 1).await.unwrap();
+        let hit = keep(&spool, b"is hit\r\n", 1).await.unwrap();
+        damage(folder.path(), &spool, hit);
+        if delivered_before {
+            spool.settle(attempt(hit, &[Fate::Delivered])).await.unwrap();
+        }
+        spool.close().await;
+        drop(spool);
+        open(folder.path()).0.close().await; // the header that it writes knows the account
+        let (spool, _) = open(folder.path());
+        let account = spool.account();
+        assert_eq!(account.difference(), 0, "{account:?}");
+        assert_eq!((account.accepted, account.damaged, account.queued), (2, expected_damaged, 1), "{account:?}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_clean_stop_damage_to_the_very_last_message_is_told_as_rot() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(folder.path());
+    let last = keep(&spool, b"the last one\r\n", 1).await.unwrap();
+    spool.close().await;
+    damage(folder.path(), &spool, last);
+    drop(spool);
+    assert_eq!(open(folder.path()).1.rot, 1);
+}
+
+#[tokio::test]
+async fn a_segment_without_its_header_leaves_the_log_only_when_its_copy_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(folder.path());
+    keep(&spool, b"unreadable\r\n", 1).await.unwrap();
+    drop(spool);
+    let path = folder.path().join(log::path(1));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[..4608].fill(0);
+    fs::write(&path, &bytes).unwrap();
+
+    // As long as no copy can be made, it stays.
+    let faults = Arc::new(Faults::default());
+    faults.create.store(true, Ordering::Relaxed);
+    let disk = Arc::new(FaultyDisk { disk: RealDisk::new(folder.path()), faults });
+    let (_, _, found) = recovery::recover(disk, Timestamp::now()).unwrap();
+    assert_eq!((found.rot, fs::read(&path).unwrap().len()), (1, bytes.len()));
+
+    let (_, recovered) = open(folder.path());
+    assert_eq!((recovered.rot, path.exists()), (1, false));
+    let copies = names(folder.path(), QUARANTINE);
+    assert_eq!(fs::read(folder.path().join(QUARANTINE).join(&copies[0])).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_record_of_a_kind_that_only_a_newer_program_knows_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()));
+    let path = folder.path().join(log::path(1));
+    let mut bytes = fs::read(&path).unwrap();
+    let (end, key) = (bytes.len() as u64, super::segment::Header::decode(&bytes).unwrap().key());
+    let later =
+        super::record::Record { kind: super::Kind::Later, is_copy: false, synced: end, fields: b"", content: b"" };
+    super::record::append(&mut bytes, 0, key, &later);
+    fs::write(&path, &bytes).unwrap();
+    let refused = Spool::open(Arc::new(RealDisk::new(folder.path())), |_| {}).err().unwrap();
+    assert!(refused.to_string().contains("newer program"), "{refused}");
 }

@@ -16,11 +16,16 @@ use super::{
 pub(super) fn hold(stream: &TcpStream, connection: u64, shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut session =
-        Session { wire: Wire::new(stream), connection, shared, client: None, refuses: false, draft: None };
+        Session { wire: Wire::new(stream), connection, shared, client: None, refuses: false, draft: None, messages: 0 };
+    let Some(_place) = shared.limits.take_place() else {
+        session.wire.say("421 4.7.0 too many connections");
+        return session.wire.flush();
+    };
     session.greet()?;
     loop {
         let line = session.wire.line()?;
-        if !session.hear(&line)? {
+        let goes_on = session.hear(&line)? && session.wire.refusals() < shared.limits.refusals_max();
+        if !goes_on {
             return session.wire.flush();
         }
     }
@@ -34,6 +39,8 @@ struct Session<'a> {
     /// The greeting was a refusal, so only QUIT is heard (RFC 5321 section 3.1).
     refuses: bool,
     draft: Option<Draft>,
+    /// Kept so far.
+    messages: u64,
 }
 
 #[derive(Default)]
@@ -165,14 +172,15 @@ impl Session<'_> {
             self.wire.say("503 5.5.1 MAIL and RCPT first");
             return Ok(());
         };
-        if self.act_at(Stage::Data, command)?.is_some() {
-            return Ok(());
-        }
         // RFC 2920 section 3.1: DATA is the last command of a group.
         if self.wire.has_more() {
             self.violation("something followed DATA before it was answered");
         }
-        self.wire.say("354 go on");
+        match self.act_at(Stage::Data, command)? {
+            Some(answer) if !answer.starts_with("354") => return Ok(()),
+            Some(_) => {}
+            None => self.wire.say("354 go on"),
+        }
         self.wire.flush()?;
         self.wire.wait_for_more()?;
         self.act_at(Stage::Content, command)?;
@@ -189,7 +197,7 @@ impl Session<'_> {
         let client = self.client.clone().unwrap_or_default();
         let about = format!("{sender} {}", recipients.join(" "));
         let mail = Mail { client, sender, parameters, recipients, content, arrived, connection: self.connection };
-        match self.shared.script.act_at(Stage::Dot, &about) {
+        match self.shared.script.act_at(Stage::Dot, &about, self.messages) {
             Some(Act::KeepAndClose) => {
                 self.shared.keep(mail);
                 return Err(ErrorKind::ConnectionAborted.into());
@@ -197,7 +205,9 @@ impl Session<'_> {
             Some(act) => self.perform(act).map(drop)?,
             None => {
                 self.shared.keep(mail);
+                self.messages += 1;
                 self.wire.say("250 2.0.0 kept");
+                self.act_at(Stage::Kept, &about)?;
             }
         }
         Ok(())
@@ -205,7 +215,7 @@ impl Session<'_> {
 
     /// Follows the script, if it has something for this stage. Returns what was answered.
     fn act_at(&mut self, stage: Stage, command: &str) -> io::Result<Option<String>> {
-        self.shared.script.act_at(stage, command).map(|act| self.perform(act)).transpose()
+        self.shared.script.act_at(stage, command, self.messages).map(|act| self.perform(act)).transpose()
     }
 
     fn perform(&mut self, act: Act) -> io::Result<String> {

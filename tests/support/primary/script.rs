@@ -24,12 +24,15 @@ pub enum Stage {
     Content,
     /// The final dot has come.
     Dot,
+    /// The message is kept and answered 250; this goes out together with that reply.
+    Kept,
 }
 
 /// What happens there in place of the usual.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Act {
-    /// This line, be it a reply or not. After 421 the connection is closed, as RFC 5321 section 3.8 has it.
+    /// This line, be it a reply or not. After 421 the connection is closed, as RFC 5321 section 3.8 has it. If it
+    /// begins with 354 the content is read all the same.
     Answer(String),
     /// These bytes, without a line's end.
     Raw(Vec<u8>),
@@ -48,6 +51,7 @@ pub struct Rule {
     stage: Stage,
     act: Act,
     about: Option<String>,
+    messages_min: u64,
     times_max: u64,
 }
 
@@ -64,12 +68,17 @@ impl Rule {
 
     /// Any act.
     pub fn act(stage: Stage, act: Act) -> Self {
-        Self { stage, act, about: None, times_max: u64::MAX }
+        Self { stage, act, about: None, messages_min: 0, times_max: u64::MAX }
     }
 
     /// Only for commands that contain this text, for instance a recipient.
     pub fn about(self, text: &str) -> Self {
         Self { about: Some(text.to_owned()), ..self }
+    }
+
+    /// Only on connections that have brought so many messages.
+    pub fn after_messages(self, messages_min: u64) -> Self {
+        Self { messages_min, ..self }
     }
 
     /// Only so often.
@@ -99,12 +108,26 @@ impl Script {
         self.followed.load(Ordering::Relaxed)
     }
 
-    /// What to do at `stage`, where `command` was said, if it is not the usual.
-    pub(super) fn act_at(&self, stage: Stage, command: &str) -> Option<Act> {
+    /// How often those rules were followed that `wanted` is true of.
+    fn followed_by(&self, wanted: impl Fn(&Rule) -> bool) -> u64 {
+        lock(&self.rules).iter().filter(|(rule, _)| wanted(rule)).map(|(_, times)| times).sum()
+    }
+
+    pub(super) fn followed_about(&self, text: &str) -> u64 {
+        self.followed_by(|rule| rule.about.as_deref() == Some(text))
+    }
+
+    pub(super) fn followed_at(&self, stage: Stage) -> u64 {
+        self.followed_by(|rule| rule.stage == stage)
+    }
+
+    /// What to do at `stage`, where `command` was said, if it is not the usual. `messages`: that came over this
+    /// connection so far.
+    pub(super) fn act_at(&self, stage: Stage, command: &str, messages: u64) -> Option<Act> {
         let mut rules = lock(&self.rules);
         let (rule, times) = rules.iter_mut().find(|(rule, times)| {
             let about = rule.about.as_ref().is_none_or(|text| command.contains(text));
-            rule.stage == stage && about && *times < rule.times_max
+            rule.stage == stage && about && messages >= rule.messages_min && *times < rule.times_max
         })?;
         *times += 1;
         self.followed.fetch_add(1, Ordering::Relaxed);

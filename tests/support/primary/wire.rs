@@ -15,11 +15,12 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub(super) struct Wire<'a> {
     reader: BufReader<&'a TcpStream>,
     replies: Vec<u8>,
+    refusals: u64,
 }
 
 impl<'a> Wire<'a> {
     pub(super) fn new(stream: &'a TcpStream) -> Self {
-        Self { reader: BufReader::with_capacity(BUFFER_BYTES, stream), replies: Vec::new() }
+        Self { reader: BufReader::with_capacity(BUFFER_BYTES, stream), replies: Vec::new(), refusals: 0 }
     }
 
     /// The next command, with its line's end.
@@ -34,8 +35,14 @@ impl<'a> Wire<'a> {
 
     /// Says one reply, at the latest when the next command must be waited for.
     pub(super) fn say(&mut self, reply: &str) {
+        self.refusals += u64::from(reply.starts_with(['4', '5']));
         self.replies.extend_from_slice(reply.as_bytes());
         self.replies.extend_from_slice(b"\r\n");
+    }
+
+    /// How often it said no.
+    pub(super) fn refusals(&self) -> u64 {
+        self.refusals
     }
 
     /// Says bytes as they are, at once.

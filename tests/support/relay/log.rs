@@ -56,6 +56,11 @@ impl Log {
         self.lock().iter().map(|line| format!("{line}\n")).collect()
     }
 
+    /// Length of its longest line, in bytes.
+    pub fn line_bytes_max(&self) -> usize {
+        self.lock().iter().map(String::len).max().unwrap_or_default()
+    }
+
     /// Its last lines.
     pub fn end(&self) -> String {
         let lines = self.lock();
