@@ -158,8 +158,9 @@ impl Relay {
     pub fn memory_bytes_max(&self) -> u64 {
         let file = format!("/proc/{}/status", self.pid());
         let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("read {file}: {error}"));
-        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
-        1024 * peak.unwrap_or_else(|| panic!("no VmHWM in {text}"))
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        let peak_kib: Option<u64> = peak.and_then(|kib| kib.parse().ok());
+        1024 * peak_kib.unwrap_or_else(|| panic!("no VmHWM in {text}"))
     }
 
     /// Sends SIGTERM and waits for the end. Returns the exit code.

@@ -77,6 +77,7 @@ pub fn recover(disk: Arc<dyn Disk>, now: Timestamp) -> Result<(Arc<Shared>, Log,
             None => recovery.set_aside(*number)?,
         }
     }
+    recovery.recall_damage()?;
     recovery.remove_orphans()?;
     if recovery.found.rot > 0 {
         recovery.index.admit_damage();
@@ -186,6 +187,20 @@ impl Recovery<'_> {
         file.sync()?;
         self.disk.rename(&temporary, &format!("{QUARANTINE}/{name}"))?;
         self.disk.sync_folder(QUARANTINE)
+    }
+
+    /// Rot of segments that are no longer in the log stays a problem until a person has cleared the copies away.
+    fn recall_damage(&mut self) -> Result<(), RecoveryError> {
+        for name in list(self.disk, QUARANTINE)?.iter().filter(|name| name.ends_with(".rot")) {
+            if !self.found.damages.iter().any(|told| told.ends_with(name)) {
+                let number = name.split('-').next().unwrap_or_default().trim_start_matches('0');
+                let cure = "look at it, and remove it when nothing in it is missed";
+                self.found
+                    .damages
+                    .push(format!("segment {number}: an earlier start found damage; {cure}: {QUARANTINE}/{name}"));
+            }
+        }
+        Ok(())
     }
 
     /// Large files that no record refers to: of a message that was closed, or never accepted. After any damage the
