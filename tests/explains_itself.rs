@@ -129,6 +129,20 @@ fn print_config_prints_a_document_that_means_the_same() {
 }
 
 #[test]
+fn the_example_shows_every_key_with_its_default() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/relay.yaml");
+    let written = Relay::run(&["print-config", "--config", example]);
+    let flags = ["--domain", "example.org", "--primary", "mx1.example.org", "--hostname", "mx2.example.org"];
+    let defaults = Relay::run(&[&["print-config"], &flags[..]].concat());
+    assert_eq!((defaults.code, &defaults), (Some(0), &written));
+    let text = fs::read_to_string(example).expect("the example is there");
+    for line in defaults.stdout.lines().filter(|line| !line.trim_start().starts_with('-')) {
+        let key = line.split(':').next().unwrap_or(line);
+        assert!(text.contains(&format!("{key}:")), "{key} is not shown");
+    }
+}
+
+#[test]
 fn the_environment_says_what_flags_say_and_flags_win() {
     let relay = Relay::bare()
         .environment("BACKUPMX_DOMAIN", "example.org")

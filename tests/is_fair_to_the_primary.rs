@@ -108,6 +108,8 @@ fn a_single_message_does_not_open_connections_that_nobody_needs() {
 fn a_primary_that_serves_few_connections_gets_all_its_mail_and_counts_as_up() {
     let mut primary = Primary::away();
     primary.limits().connections(5);
+    // So slow that many are turned away between one success and the next.
+    primary.misbehave(Rule::act(Stage::Dot, Act::Slow(Duration::from_millis(20))));
     let relay = Relay::before(primary.address()).start();
     let load = Load { messages: 500, bytes: 1024, sessions: 8, seed: 7 };
     let sent = load.send(relay.smtp());

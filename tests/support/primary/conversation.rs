@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind},
     net::TcpStream,
+    thread,
     time::Instant,
 };
 
@@ -197,28 +198,30 @@ impl Session<'_> {
         let client = self.client.clone().unwrap_or_default();
         let about = format!("{sender} {}", recipients.join(" "));
         let mail = Mail { client, sender, parameters, recipients, content, arrived, connection: self.connection };
-        match self.shared.script.act_at(Stage::Dot, &about, self.messages) {
-            Some(Act::KeepAndClose) => {
-                self.shared.keep(mail);
-                return Err(ErrorKind::ConnectionAborted.into());
-            }
-            Some(act) => self.perform(act).map(drop)?,
-            None => {
-                self.shared.keep(mail);
-                self.messages += 1;
-                self.wire.say("250 2.0.0 kept");
-                self.act_at(Stage::Kept, &about)?;
-            }
+        let act = self.shared.script.act_at(Stage::Dot, &about, self.messages);
+        if act == Some(Act::KeepAndClose) {
+            self.shared.keep(mail);
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
+        let answered = act.map(|act| self.perform(act)).transpose()?.flatten();
+        if answered.is_none() {
+            self.shared.keep(mail);
+            self.messages += 1;
+            self.wire.say("250 2.0.0 kept");
+            self.act_at(Stage::Kept, &about)?;
         }
         Ok(())
     }
 
-    /// Follows the script, if it has something for this stage. Returns what was answered.
+    /// Follows the script, if it has something for this stage. Returns what was answered in place of the usual.
     fn act_at(&mut self, stage: Stage, command: &str) -> io::Result<Option<String>> {
-        self.shared.script.act_at(stage, command, self.messages).map(|act| self.perform(act)).transpose()
+        match self.shared.script.act_at(stage, command, self.messages) {
+            Some(act) => self.perform(act),
+            None => Ok(None),
+        }
     }
 
-    fn perform(&mut self, act: Act) -> io::Result<String> {
+    fn perform(&mut self, act: Act) -> io::Result<Option<String>> {
         match act {
             Act::Answer(line) => {
                 self.wire.say(&line);
@@ -226,17 +229,21 @@ impl Session<'_> {
                     self.wire.flush()?;
                     return Err(ErrorKind::ConnectionAborted.into());
                 }
-                Ok(line)
+                Ok(Some(line))
             }
             Act::Raw(bytes) => {
                 self.wire.raw(&bytes)?;
-                Ok(String::new())
+                Ok(Some(String::new()))
             }
             Act::Close | Act::KeepAndClose => {
                 self.wire.flush()?;
                 Err(ErrorKind::ConnectionAborted.into())
             }
-            Act::Stall => self.wire.stall().map(|()| String::new()),
+            Act::Stall => self.wire.stall().map(|()| None),
+            Act::Slow(time) => {
+                thread::sleep(time);
+                Ok(None)
+            }
         }
     }
 

@@ -1,8 +1,11 @@
 //! How a primary misbehaves: rules, each for one stage of the conversation.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use super::lock;
@@ -43,6 +46,8 @@ pub enum Act {
     KeepAndClose,
     /// Nothing, for as long as the client stays.
     Stall,
+    /// The usual, after this time.
+    Slow(Duration),
 }
 
 /// One misbehaviour.
