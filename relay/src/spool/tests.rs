@@ -4,9 +4,10 @@ use std::{
     fs, io,
     path::Path,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -32,6 +33,10 @@ struct FaultyDisk {
 struct Faults {
     sync: AtomicBool,
     create: AtomicBool,
+    /// While true, a sync does not come back.
+    sync_is_held: Mutex<bool>,
+    released: Condvar,
+    syncs_under_way: AtomicUsize,
 }
 
 struct FaultyFile {
@@ -79,6 +84,12 @@ impl DiskFile for FaultyFile {
         self.file.read_at(into, offset)
     }
     fn sync(&self) -> io::Result<()> {
+        self.faults.syncs_under_way.fetch_add(1, Ordering::Relaxed);
+        let mut held = self.faults.sync_is_held.lock().unwrap();
+        while *held {
+            held = self.faults.released.wait(held).unwrap();
+        }
+        self.faults.syncs_under_way.fetch_sub(1, Ordering::Relaxed);
         // A sync fails once: what is tried again on another file works.
         if self.faults.sync.swap(false, Ordering::Relaxed) {
             return Err(io::Error::other("told to fail"));
@@ -198,6 +209,33 @@ async fn a_message_that_was_closed_never_comes_back_though_its_segments_go_one_b
     let account = spool.account();
     assert_eq!((account.accepted, account.delivered, account.queued), (5, 4, 1));
     assert!(names(folder.path(), "log").len() <= 3, "old segments are removed");
+}
+
+#[tokio::test]
+async fn nobody_hears_that_a_message_is_kept_before_its_sync_has_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let disk = Arc::new(FaultyDisk { disk: RealDisk::new(folder.path()), faults: faults.clone() });
+    let (spool, _) = Spool::open(disk, |_| {}).unwrap();
+    *faults.sync_is_held.lock().unwrap() = true;
+    let keeping = tokio::spawn({
+        let spool = spool.clone();
+        async move { keep(&spool, b"content\r\n", 1).await }
+    });
+    let limit = Instant::now() + Duration::from_secs(10);
+    while faults.syncs_under_way.load(Ordering::Relaxed) == 0 {
+        assert!(Instant::now() < limit && !keeping.is_finished(), "no sync was asked for");
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..1000 {
+        tokio::task::yield_now().await; // time enough for an answer that came too early
+    }
+    assert!(!keeping.is_finished());
+    assert_eq!(spool.counts().messages, 0);
+    *faults.sync_is_held.lock().unwrap() = false;
+    faults.released.notify_all();
+    keeping.await.unwrap().unwrap();
+    assert_eq!(spool.counts().messages, 1);
 }
 
 #[test]
