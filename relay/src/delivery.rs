@@ -68,16 +68,17 @@ impl Drain {
         let connections = TaskTracker::new();
         while !stop.is_cancelled() {
             let changed = self.queue.changed();
-            while self.primary.is_up() && self.spool.is_writable() {
-                let Some(place) = self.queue.may_connect(Instant::now()) else { break };
-                connections.spawn(self.clone().connection(place, stop.clone()));
+            let mut next_look = Instant::now() + LOOK_AGAIN;
+            if self.primary.is_up() && self.spool.is_writable() {
+                while let Some(place) = self.queue.may_connect(Instant::now()) {
+                    connections.spawn(self.clone().connection(place, stop.clone()));
+                }
+                next_look = self.queue.next_due().map_or(next_look, |due| due.min(next_look));
             }
-            let look_again = Instant::now() + LOOK_AGAIN;
-            let next_due = self.queue.next_due().map_or(look_again, |due| due.min(look_again));
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = changed => {}
-                () = sleep_until(next_due.into()) => {}
+                () = sleep_until(next_look.into()) => {}
             }
         }
         connections.close();
@@ -95,9 +96,8 @@ impl Drain {
         match opened {
             Ok(hop) => self.hand_over(hop, &mut place, &stop).await,
             Err(cause) => {
-                self.queue.connection_failed();
-                // Where others are open, it only takes no more of them.
-                if self.queue.established() == 0 {
+                // Where others are at work, it only takes no more of them.
+                if self.queue.connection_refused(Instant::now()) {
                     self.primary.delivery_found(Finding::Broken { reason: cause.to_string() });
                 }
             }
@@ -119,7 +119,7 @@ impl Drain {
             match attempted.connection {
                 Connection::Usable => self.primary.delivery_answered(&hop.name),
                 Connection::Broken(reason) => {
-                    self.queue.connection_failed();
+                    self.queue.connection_broke();
                     let reason = format!("delivery to {}: {reason}", hop.name);
                     return self.primary.delivery_found(Finding::Broken { reason });
                 }
@@ -141,10 +141,14 @@ impl Drain {
             if let Some(id) = self.queue.take(Instant::now()) {
                 return Some(id);
             }
+            if Instant::now() >= patience {
+                return None;
+            }
+            let next_look = self.queue.next_due().map_or(patience, |due| due.min(patience));
             tokio::select! {
                 () = stop.cancelled() => return None,
                 () = changed => {}
-                () = sleep_until(patience.into()) => return None,
+                () = sleep_until(next_look.into()) => {}
             }
         }
     }
@@ -187,6 +191,8 @@ impl Drain {
         let id = stored.envelope.id;
         let fates: Vec<_> = attempted.outcomes.iter().map(|(place, outcome)| fate(*place, outcome)).collect();
         let waits_on = fates.iter().any(|(_, fate, _)| *fate == Fate::Deferred);
+        let unreadable = attempted.outcomes.iter().any(|(_, outcome)| *outcome == Outcome::Unreadable);
+        self.metrics.quarantined.inc_by(u64::from(unreadable));
         let delivered = fates.iter().any(|(_, fate, _)| *fate == Fate::Delivered);
         self.record(&Attempt { id, at: Timestamp::now(), next_hop: next_hop.to_owned(), fates }).await;
         let now = Instant::now();

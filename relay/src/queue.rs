@@ -8,7 +8,7 @@ pub mod scheduler;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use backupmx_relay_api::config::Delivery;
@@ -36,7 +36,12 @@ struct Core {
     rate: Rate,
     places: Places,
     places_max: usize,
+    /// After a connection that could not be made: not at once again, whatever the pace says, unless there is news.
+    no_connect_before: Option<Instant>,
 }
+
+/// A server that refuses connections is not asked more often than this.
+const CONNECT_RETRY: Duration = Duration::from_secs(1);
 
 impl Queue {
     /// Empty, with the configured intervals and bounds.
@@ -44,7 +49,14 @@ impl Queue {
         let backoff = Backoff { first: delivery.retry_interval.0, longest: delivery.retry_interval_max.0 };
         let places_max = delivery.max_connections as usize;
         let (scheduler, pace) = (Scheduler::new(backoff), Pace::new(places_max));
-        let core = Core { scheduler, pace, rate: Rate::default(), places: Places::default(), places_max };
+        let core = Core {
+            scheduler,
+            pace,
+            rate: Rate::default(),
+            places: Places::default(),
+            places_max,
+            no_connect_before: None,
+        };
         Self { core: Mutex::new(core), changed: Notify::new() }
     }
 
@@ -73,14 +85,22 @@ impl Queue {
 
     /// Everything that waits is due now. Returns how much that is.
     pub fn flush(&self) -> usize {
-        let waiting = self.core().scheduler.flush();
+        let waiting = {
+            let mut core = self.core();
+            core.no_connect_before = None;
+            core.scheduler.flush()
+        };
         self.changed.notify_waiters();
         waiting
     }
 
     /// The primary answers again: what waits only because a connection broke is due.
     pub fn primary_returned(&self) {
-        self.core().scheduler.primary_returned();
+        {
+            let mut core = self.core();
+            core.no_connect_before = None;
+            core.scheduler.primary_returned();
+        }
         self.changed.notify_waiters();
     }
 
@@ -114,17 +134,29 @@ impl Queue {
     /// A place for one more connection, if more is due than those without work will take, and the pace allows it.
     pub fn may_connect(self: &Arc<Self>, now: Instant) -> Option<Place> {
         let mut core = self.core();
-        let Core { scheduler, pace, places, places_max, .. } = &mut *core;
+        let Core { scheduler, pace, places, places_max, no_connect_before, .. } = &mut *core;
+        // Asked in any case: it is what makes due what was deferred until now.
         let has_work = scheduler.due(now) > places.connecting + places.idle;
+        if no_connect_before.is_some_and(|before| now < before) {
+            return None;
+        }
         // One that got no answer for a while is not the primary's pace; a few of them must not stop the drain.
         let may = has_work && places.all() - places.stalled < pace.connections() && places.all() < *places_max;
         drop(core);
         may.then(|| Place::take(self.clone()))
     }
 
-    /// A connection broke, or could not be made.
-    pub fn connection_failed(&self) {
+    /// A connection broke.
+    pub fn connection_broke(&self) {
         self.core().pace.failed();
+    }
+
+    /// A connection could not be made. True if no other one is at work, so that this tells something of the primary.
+    pub fn connection_refused(&self, now: Instant) -> bool {
+        let mut core = self.core();
+        core.pace.failed();
+        core.no_connect_before = Some(now + CONNECT_RETRY);
+        core.places.working + core.places.idle == 0
     }
 
     /// When the next deferred message becomes due.
@@ -140,12 +172,6 @@ impl Queue {
     /// Connections to the primary.
     pub fn connections(&self) -> usize {
         self.core().places.all()
-    }
-
-    /// Those of them that got as far as EHLO.
-    pub fn established(&self) -> usize {
-        let core = self.core();
-        core.places.all() - core.places.connecting
     }
 
     /// Messages a second, over the last seconds.

@@ -20,6 +20,8 @@ const DATA_TIMEOUT: Duration = Duration::from_secs(120);
 /// RFC 5321 section 4.5.3.2.6: giving up earlier makes duplicates.
 const FINAL_DOT_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// For the rest of an answer that came before the final dot: it is on its way.
+const EARLY_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A usual message goes out in one write with its final dot; a large one in pieces of this size at least.
 const WRITE_BYTES: usize = 64 << 10;
 
@@ -219,7 +221,7 @@ impl Transaction<'_> {
             match job.content.next().await {
                 Ok(Some(piece)) => {
                     if output.len() >= WRITE_BYTES {
-                        self.hop.send(&output).await?;
+                        self.send_content(&output).await?;
                         output.clear();
                     }
                     stuffer.push(&piece, &mut output);
@@ -231,12 +233,29 @@ impl Transaction<'_> {
                 Err(cause) => return Err(Broken::Content(Outcome::Deferred(format!("read spool: {cause}")))),
             }
         }
-        if self.hop.has_spoken_unasked() {
-            return Err(Broken::Talk(Odd.into())); // an answer before the question must not pass for one to the final dot
-        }
         stuffer.end(&mut output);
         output.extend_from_slice(b".\r\n");
-        self.hop.send(&output).await.map_err(Broken::Talk)
+        self.send_content(&output).await
+    }
+
+    /// Sends a part of the content, unless the server has said something before the final dot, which must not pass for
+    /// an answer to it.
+    async fn send_content(&mut self, content: &[u8]) -> Result<(), Broken> {
+        if self.hop.has_spoken_unasked() {
+            return Err(self.interrupted(Odd.into()).await);
+        }
+        match self.hop.send(content).await {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(self.interrupted(cause).await),
+        }
+    }
+
+    /// The server did not wait for the end. A no is its verdict; anything else is no answer to what it has not seen.
+    async fn interrupted(&mut self, cause: TalkError) -> Broken {
+        match self.hop.answer(EARLY_ANSWER_TIMEOUT).await {
+            Ok(answer) if matches!(answer.code / 100, 4 | 5) && !answer.closes() => Broken::Content(outcome(&answer)),
+            _ => Broken::Talk(cause),
+        }
     }
 
     async fn answer(&mut self, limit: Duration) -> Result<Answer, Broken> {

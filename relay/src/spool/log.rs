@@ -24,6 +24,9 @@ pub const FOLDER: &str = "log";
 /// A segment is closed at this age, so that delivered content leaves a quiet relay's disk too.
 const SEGMENT_AGE_MAX: Duration = Duration::from_secs(3600);
 
+/// Room that each batch leaves for the mark behind it: a record with the totals.
+const MARK_BYTES_MAX: u64 = 128;
+
 /// Name of a segment's file.
 pub fn path(number: u64) -> String {
     format!("{FOLDER}/{number:016}.seg")
@@ -140,7 +143,7 @@ impl Log {
     /// Makes sure that there is a segment and that the batch fits into it.
     fn make_room(&mut self, wishes: &[&Wish], now: Timestamp) -> io::Result<()> {
         let most: usize = wishes.iter().map(|wish| wish.size()).sum();
-        let fits = |current: &Current| current.end + most as u64 <= SEGMENT_BYTES_MAX;
+        let fits = |current: &Current| current.end + most as u64 + MARK_BYTES_MAX <= SEGMENT_BYTES_MAX;
         if self.current.as_ref().is_some_and(fits) { Ok(()) } else { self.begin_segment(now) }
     }
 
@@ -150,7 +153,7 @@ impl Log {
     /// end of the segment before must stay true.
     fn begin_segment(&mut self, now: Timestamp) -> io::Result<()> {
         if let Some(Current { number, end, .. }) = self.current.take() {
-            self.previous = Some(Previous { number, end, synced: end, ending: Ending::Sealed });
+            self.previous = Some(Previous { number, end, ending: Ending::Sealed });
         }
         let number = self.next_number;
         self.next_number += 1; // also after a failure, whose file may be in the way
@@ -246,7 +249,7 @@ impl Log {
 
     fn give_up_segment(&mut self) {
         if let Some(Current { number, end, .. }) = self.current.take() {
-            self.previous = Some(Previous { number, end, synced: end, ending: Ending::SyncFailed });
+            self.previous = Some(Previous { number, end, ending: Ending::SyncFailed });
         }
         self.shared.writable.store(false, Ordering::Relaxed);
     }

@@ -79,7 +79,7 @@ pub fn recover(disk: Arc<dyn Disk>, now: Timestamp) -> Result<(Arc<Shared>, Log,
     }
     recovery.recall_damage()?;
     recovery.remove_orphans()?;
-    if recovery.found.rot > 0 {
+    if !recovery.found.damages.is_empty() {
         recovery.index.admit_damage();
     }
     let Recovery { found, index, segments, last, .. } = recovery;
@@ -135,12 +135,19 @@ impl Recovery<'_> {
             return Err(RecoveryError::Newer { number });
         }
         self.segments.insert(number, (header.key(), scan.end));
-        self.last = Some(Previous { number, end: scan.end, synced: scan.synced, ending: Ending::Crash });
+        self.last = Some(Previous { number, end: scan.end, ending: Ending::Crash });
         let damages = scan.damages.into_iter().map(|damage| (damage.range, damage.kind));
         for (range, kind) in damages.chain(unreadable) {
-            self.quarantine(number, &bytes, range, kind);
+            // A tear between two records of a batch is still there at later starts, which know the segment as synced.
+            let known_tear = self.is_known_tear(number, &range);
+            self.quarantine(number, &bytes, range, if known_tear { DamageKind::Tear } else { kind });
         }
         Ok(())
+    }
+
+    fn is_known_tear(&self, number: u64, range: &Range<u64>) -> bool {
+        let name = copy_name(number, range.start, range.end - range.start, DamageKind::Tear);
+        self.disk.list(QUARANTINE).is_ok_and(|names| names.contains(&name))
     }
 
     /// A segment whose header is gone: its records cannot be read without the nonce. A crash leaves such a file
@@ -157,14 +164,12 @@ impl Recovery<'_> {
 
     /// Notes a damaged part and copies it aside. True if the copy is whole; without one we go on all the same.
     fn quarantine(&mut self, number: u64, segment: &[u8], range: Range<u64>, kind: DamageKind) -> bool {
-        let (suffix, meaning) = match kind {
-            DamageKind::Rot => ("rot", "it had been synced, so mail may be lost"),
-            DamageKind::Tear => {
-                ("torn", "it is not known to have been synced, so most likely nobody was told that it is kept")
-            }
+        let meaning = match kind {
+            DamageKind::Rot => "it had been synced, so mail may be lost",
+            DamageKind::Tear => "it is not known to have been synced, so most likely nobody was told that it is kept",
         };
         let part = segment.get(range.start as usize..(range.end as usize).min(segment.len())).unwrap_or_default();
-        let name = format!("{number:016}-{}-{}.{suffix}", range.start, part.len());
+        let name = copy_name(number, range.start, part.len() as u64, kind);
         let copied = self.copy_aside(&name, part);
         let place =
             format!("segment {number}: {} damaged bytes at {}; {meaning}", range.end - range.start, range.start);
@@ -222,6 +227,15 @@ impl Recovery<'_> {
         }
         Ok(())
     }
+}
+
+/// Names where a part stood, so that each start finds the copy that an earlier one made.
+fn copy_name(number: u64, start: u64, length: u64, kind: DamageKind) -> String {
+    let suffix = match kind {
+        DamageKind::Rot => "rot",
+        DamageKind::Tear => "torn",
+    };
+    format!("{number:016}-{start}-{length}.{suffix}")
 }
 
 /// `None`: the record checks, but its fields are not as we write them.

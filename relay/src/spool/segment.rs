@@ -46,8 +46,6 @@ pub struct Previous {
     pub number: u64,
     /// End of its valid part: what lies behind is void.
     pub end: u64,
-    /// Up to here it is known to have been synced.
-    pub synced: u64,
     /// How it ended.
     pub ending: Ending,
 }
@@ -75,10 +73,9 @@ impl Header {
         put(16, &number.to_le_bytes());
         put(24, nonce);
         put(40, &made_at_ms.to_le_bytes());
-        if let Some(Previous { number, end, synced, ending }) = previous {
+        if let Some(Previous { number, end, ending }) = previous {
             put(64, &number.to_le_bytes());
             put(72, &end.to_le_bytes());
-            put(80, &synced.to_le_bytes());
             put(88, &(*ending as u32).to_le_bytes());
         }
         put(TOTALS_START, &field::encode_totals(totals));
@@ -92,10 +89,13 @@ impl Header {
 
     /// Reads the header from the start of a segment: the first copy that checks.
     pub fn decode(segment: &[u8]) -> Result<Self, BadHeader> {
-        let copies = [0, SECOND_HEADER_START];
+        let copies = [0, SECOND_HEADER_START]; // a copy of a newer program says so, whatever became of the other
         let at =
             |start: usize| segment.get(start..start + HEADER_BYTES).ok_or(BadHeader::Damaged).and_then(decode_copy);
-        at(copies[0]).or_else(|first| at(copies[1]).map_err(|_| first))
+        match copies.map(at) {
+            [Err(BadHeader::Newer), _] | [_, Err(BadHeader::Newer)] => Err(BadHeader::Newer),
+            [first, second] => first.or(second),
+        }
     }
 
     /// Key of the records.
@@ -124,7 +124,7 @@ fn decode_copy(header: &[u8]) -> Result<Header, BadHeader> {
     }
     let ending =
         [Ending::Sealed, Ending::SyncFailed, Ending::Crash].into_iter().find(|known| *known as u32 == short(88));
-    let previous = ending.map(|ending| Previous { number: number(64), end: number(72), synced: number(80), ending });
+    let previous = ending.map(|ending| Previous { number: number(64), end: number(72), ending });
     Ok(Header {
         number: number(16),
         nonce: header[24..40].try_into().unwrap_or_default(),
@@ -158,8 +158,6 @@ pub enum DamageKind {
 pub struct Scan {
     /// Behind the last record.
     pub end: u64,
-    /// Up to here the segment is known to have been synced.
-    pub synced: u64,
     /// Parts in which no record checks.
     pub damages: Vec<Damage>,
 }
@@ -171,7 +169,8 @@ pub fn scan(segment: &[u8], key: Key, next: Option<Previous>, mut each: impl FnM
     let end = next.map_or(segment.len() as u64, |next| next.end);
     let bytes = &segment[..segment.len().min(end as usize)];
     let (mut position, mut last_end) = (RECORDS_START as usize, RECORDS_START);
-    let mut synced = next.map_or(0, |next| next.synced);
+    // Whoever wrote the next header had synced this segment before, up to the end that it states.
+    let mut synced = next.map_or(0, |next| next.end);
     let mut gaps = Vec::new();
     while position < bytes.len() {
         if let Some((record, length)) = record::decode(&bytes[position..], position as u64, key) {
@@ -192,7 +191,7 @@ pub fn scan(segment: &[u8], key: Key, next: Option<Previous>, mut each: impl FnM
     }
     let kind = |gap: &Range<u64>| if gap.start < synced { DamageKind::Rot } else { DamageKind::Tear };
     let damages = gaps.into_iter().map(|gap| Damage { kind: kind(&gap), range: gap }).collect();
-    Scan { end: last_end, synced, damages }
+    Scan { end: last_end, damages }
 }
 
 fn next_record(bytes: &[u8], from: usize, key: Key) -> Option<usize> {
@@ -207,7 +206,7 @@ mod tests {
     use crate::spool::record::Kind;
 
     fn header() -> Header {
-        let previous = Previous { number: 6, end: 9000, synced: 8000, ending: Ending::Crash };
+        let previous = Previous { number: 6, end: 9000, ending: Ending::Crash };
         let totals = Account {
             accepted: 1,
             passed: 2,
@@ -278,19 +277,18 @@ mod tests {
         bytes.resize(bytes.len() + 100_000, 0);
         let (offsets, scan) = offsets(&bytes, None);
         assert_eq!(offsets, [4608, 4648, 4688]);
-        assert_eq!(scan, Scan { end: 4728, synced: 4688, damages: vec![] });
+        assert_eq!(scan, Scan { end: 4728, damages: vec![] });
     }
 
     #[test]
     fn zeros_where_records_were_synced_are_rot_and_not_free_space() {
         let mut bytes = segment(&[1, 1, 1]);
         bytes[4648..].fill(0);
-        let next = Previous { number: 7, end: 4728, synced: 4728, ending: Ending::Sealed };
+        let next = Previous { number: 7, end: 4728, ending: Ending::Crash };
         let (found, scan) = offsets(&bytes, Some(next));
         assert_eq!(found, [4608]);
         assert_eq!(scan.damages, [Damage { range: 4648..4728, kind: DamageKind::Rot }]);
-        let crashed = Previous { synced: 4648, ending: Ending::Crash, ..next };
-        assert_eq!(offsets(&bytes, Some(crashed)).1.damages, [], "a crash may leave unsynced space empty");
+        assert_eq!(offsets(&bytes, None).1.damages, [], "a crash may leave unsynced space empty");
     }
 
     #[test]
@@ -316,7 +314,7 @@ mod tests {
     #[test]
     fn the_next_header_makes_void_what_lies_behind_a_failed_sync() {
         let bytes = segment(&[1, 1]);
-        let next = Previous { number: 7, end: 4648, synced: 4648, ending: Ending::SyncFailed };
+        let next = Previous { number: 7, end: 4648, ending: Ending::SyncFailed };
         let (offsets, scan) = offsets(&bytes, Some(next));
         assert_eq!(offsets, [4608]);
         assert_eq!(scan.damages, []);
@@ -325,7 +323,7 @@ mod tests {
     #[test]
     fn a_sealed_segment_that_lost_its_tail_is_rotten() {
         let bytes = segment(&[1, 1]);
-        let next = Previous { number: 7, end: 4688, synced: 4688, ending: Ending::Sealed };
+        let next = Previous { number: 7, end: 4688, ending: Ending::Sealed };
         let (offsets, scan) = offsets(&bytes[..4648], Some(next));
         assert_eq!(offsets, [4608]);
         assert_eq!(scan.damages, [Damage { range: 4648..4688, kind: DamageKind::Rot }]);

@@ -428,6 +428,28 @@ async fn after_a_clean_stop_damage_to_the_very_last_message_is_told_as_rot() {
 }
 
 #[tokio::test]
+async fn what_a_start_counted_is_rot_when_it_is_damaged_later_even_after_a_kill() {
+    for zeros in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, _) = open(folder.path());
+        keep(&spool, b"small\r\n", 1).await.unwrap();
+        let large = keep(&spool, &vec![b'x'; 300_000], 1).await.unwrap();
+        let place = spool.shared.state().index.get(large).unwrap().location;
+        drop(spool); // killed: no mark
+        open(folder.path()).0.close().await;
+
+        let path = folder.path().join(log::path(place.segment));
+        let mut bytes = fs::read(&path).unwrap();
+        let hit = place.offset as usize..if zeros { bytes.len() } else { place.offset as usize + 50 };
+        bytes[hit].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let (spool, recovered) = open(folder.path());
+        assert_eq!((recovered.rot, spool.account().difference()), (1, 0), "zeros: {zeros}");
+        assert_eq!(names(folder.path(), "large"), [large.to_string()], "zeros: {zeros}");
+    }
+}
+
+#[tokio::test]
 async fn a_segment_without_its_header_leaves_the_log_only_when_its_copy_is_whole() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = open(folder.path());
