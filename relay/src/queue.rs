@@ -183,3 +183,66 @@ impl Queue {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_due(messages: usize) -> (Arc<Queue>, Instant) {
+        let queue = Arc::new(Queue::new(&Delivery::default()));
+        (0..messages).for_each(|_| queue.spooled(MessageId::new()));
+        (queue, Instant::now())
+    }
+
+    #[test]
+    fn a_connection_that_was_refused_is_tried_a_second_later_or_when_there_is_news() {
+        let (queue, now) = with_due(5);
+        drop(queue.may_connect(now).expect("something is due"));
+        assert!(queue.connection_refused(now), "no other connection is at work");
+        assert!(queue.may_connect(now + CONNECT_RETRY - Duration::from_millis(1)).is_none());
+        assert!(queue.may_connect(now + CONNECT_RETRY).is_some());
+        queue.connection_refused(now);
+        queue.primary_returned();
+        assert!(queue.may_connect(now).is_some());
+    }
+
+    #[test]
+    fn connections_are_not_opened_for_work_that_others_will_take() {
+        let (queue, now) = with_due(2);
+        for _ in 0..5 {
+            let id = queue.take(now).unwrap();
+            queue.settled(id, true, now); // the pace grows
+            queue.spooled(MessageId::new());
+        }
+        let places: Vec<_> = std::iter::from_fn(|| queue.may_connect(now)).collect();
+        assert_eq!((places.len(), queue.connections()), (2, 2));
+        drop(places);
+        assert_eq!(queue.connections(), 0);
+    }
+
+    #[test]
+    fn a_stalled_connection_gives_its_turn_to_another_but_keeps_its_place() {
+        let queue = Arc::new(Queue::new(&Delivery { max_connections: 2, ..Delivery::default() }));
+        let now = Instant::now();
+        (0..5).for_each(|_| queue.spooled(MessageId::new()));
+        let mut places = Vec::new();
+        for _ in 0..2 {
+            let mut place = queue.may_connect(now).expect("the pace allows one");
+            place.turn_to(Doing::Working);
+            assert!(queue.may_connect(now).is_none(), "the pace allows one only");
+            place.turn_to(Doing::Stalled);
+            places.push(place);
+        }
+        assert!(queue.may_connect(now).is_none(), "the primary's limit holds for all of them");
+    }
+
+    #[test]
+    fn asking_for_a_connection_makes_due_what_was_deferred_until_now() {
+        let (queue, now) = with_due(1);
+        let id = queue.take(now).unwrap();
+        queue.deferred(id, Deferral::Reply, 1, 0.0, now);
+        queue.connection_refused(now + Duration::from_secs(60));
+        assert!(queue.may_connect(now + Duration::from_secs(60)).is_none());
+        assert_eq!(queue.next_due(), None, "else the drain would wake for it again and again");
+    }
+}

@@ -334,13 +334,60 @@ impl Stuffer {
 
 #[cfg(test)]
 mod tests {
+    use backupmx_relay_api::config::Host;
+    use tokio::{
+        io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+        net::TcpListener,
+    };
+
     use super::*;
+    use crate::{delivery::hop::Patience, mail::id::MessageId};
 
     fn stuffed(pieces: &[&[u8]]) -> Vec<u8> {
         let (mut stuffer, mut output) = (Stuffer::default(), Vec::new());
         pieces.iter().for_each(|piece| stuffer.push(piece, &mut output));
         stuffer.end(&mut output);
         output
+    }
+
+    /// Hands a message of this size to a server that says these replies, each in one write after a command, and the
+    /// last one instead of waiting for the content.
+    async fn attempt_with(replies: &'static [&'static str], content_bytes: usize) -> Attempted {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            for (place, reply) in replies.iter().enumerate() {
+                let mut line = String::new();
+                if place > 0 {
+                    stream.read_line(&mut line).await.unwrap();
+                }
+                stream.write_all(reply.as_bytes()).await.unwrap();
+            }
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        });
+        let host = Host { host: "127.0.0.1".into(), port };
+        let patience = Patience { connect: COMMAND_TIMEOUT, reply: COMMAND_TIMEOUT };
+        let mut hop = Hop::open(&host, "mx2.example.org", patience).await.unwrap();
+        let envelope = crate::spool::field::tests::accepted(MessageId::new(), 1).envelope;
+        let mut content = Some(b"x\r\n".repeat(content_bytes / 3));
+        let job = Job { envelope: &envelope, trace: b"", waiting: &[0], content_bytes: 0, content: &mut content };
+        let attempted = attempt(&mut hop, job).await;
+        drop(hop);
+        server.await.unwrap();
+        attempted
+    }
+
+    #[tokio::test]
+    async fn only_a_no_is_taken_before_the_final_dot() {
+        const YES: &str = "250 ok\r\n";
+        let no = attempt_with(&["220 hi\r\n", YES, YES, YES, "354 go\r\n552 too large\r\n"], 3_000).await;
+        assert_eq!(no.outcomes, [(0, Outcome::Failed("552 too large".into()))]);
+        assert_eq!(no.connection, Connection::GivenUp);
+        let yes = attempt_with(&["220 hi\r\n", YES, YES, YES, "354 go\r\n250 thanks\r\n"], 3_000).await;
+        assert!(matches!(yes.outcomes[..], [(0, Outcome::Deferred(_))]), "{yes:?}");
+        assert!(matches!(yes.connection, Connection::Broken(_)));
     }
 
     #[test]
