@@ -15,6 +15,8 @@ mod writer;
 mod recovery;
 mod shared;
 #[cfg(test)]
+mod faulty_disk;
+#[cfg(test)]
 mod tests;
 
 use std::{
