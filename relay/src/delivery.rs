@@ -73,7 +73,7 @@ impl Drain {
                 while let Some(place) = self.queue.may_connect(Instant::now()) {
                     connections.spawn(self.clone().connection(place, stop.clone()));
                 }
-                next_look = self.queue.next_due().map_or(next_look, |due| due.min(next_look));
+                next_look = self.queue.next_due(next_look);
             }
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -144,11 +144,10 @@ impl Drain {
             if Instant::now() >= patience {
                 return None;
             }
-            let next_look = self.queue.next_due().map_or(patience, |due| due.min(patience));
             tokio::select! {
                 () = stop.cancelled() => return None,
                 () = changed => {}
-                () = sleep_until(next_look.into()) => {}
+                () = sleep_until(self.queue.next_due(patience).into()) => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What is counted, and the page that Prometheus reads. Only drivers count; pure modules return values.
 
-use backupmx_relay_api::{metric, status::PrimaryState};
+use backupmx_relay_api::metric;
 use jiff::Timestamp;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -103,7 +103,6 @@ impl Metrics {
     /// The page, in Prometheus' text format.
     pub fn page(&self, parts: &Parts) -> Result<Vec<u8>, prometheus::Error> {
         self.at_scrape.fill(parts);
-        self.primary_up.set(i64::from(parts.primary.status().state == PrimaryState::Up));
         let mut page = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
         Ok(page)

@@ -68,11 +68,6 @@ impl Queue {
         }
     }
 
-    /// Messages that the start found, with all that wait for the first probe.
-    pub fn recovered(&self, ids: impl Iterator<Item = MessageId>) {
-        ids.for_each(|id| self.spooled(id));
-    }
-
     /// Something changed that decides about connections.
     pub fn wake(&self) {
         self.changed.notify_waiters();
@@ -85,23 +80,22 @@ impl Queue {
 
     /// Everything that waits is due now. Returns how much that is.
     pub fn flush(&self) -> usize {
-        let waiting = {
-            let mut core = self.core();
-            core.no_connect_before = None;
-            core.scheduler.flush()
-        };
-        self.changed.notify_waiters();
-        waiting
+        self.news(Scheduler::flush)
     }
 
     /// The primary answers again: what waits only because a connection broke is due.
     pub fn primary_returned(&self) {
-        {
+        self.news(Scheduler::primary_returned);
+    }
+
+    fn news<T>(&self, makes_due: impl FnOnce(&mut Scheduler) -> T) -> T {
+        let told = {
             let mut core = self.core();
             core.no_connect_before = None;
-            core.scheduler.primary_returned();
-        }
-        self.changed.notify_waiters();
+            makes_due(&mut core.scheduler)
+        };
+        self.wake();
+        told
     }
 
     /// The next message to try. It comes back by [`Queue::settled`], [`Queue::deferred`] or [`Queue::untried`].
@@ -159,9 +153,9 @@ impl Queue {
         core.places.working + core.places.idle == 0
     }
 
-    /// When the next deferred message becomes due.
-    pub fn next_due(&self) -> Option<Instant> {
-        self.core().scheduler.next_due()
+    /// When the next deferred message becomes due, but no later than this.
+    pub fn next_due(&self, latest: Instant) -> Instant {
+        self.core().scheduler.next_due().map_or(latest, |due| due.min(latest))
     }
 
     /// Messages that wait or are being tried; held ones are not among them.
@@ -243,6 +237,7 @@ mod tests {
         queue.deferred(id, Deferral::Reply, 1, 0.0, now);
         queue.connection_refused(now + Duration::from_secs(60));
         assert!(queue.may_connect(now + Duration::from_secs(60)).is_none());
-        assert_eq!(queue.next_due(), None, "else the drain would wake for it again and again");
+        let later = now + Duration::from_secs(3600);
+        assert_eq!(queue.next_due(later), later, "else the drain would wake for it again and again");
     }
 }

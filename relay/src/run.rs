@@ -134,10 +134,10 @@ fn assemble(config: &Config, data: PathBuf) -> Result<(Arc<Parts>, Door), RunErr
     let (spool, recovered) =
         Spool::open(Arc::new(RealDisk::new(&data)), move |took| sync_seconds.observe(took.as_secs_f64()))?;
     let queue = Arc::new(Queue::new(&document.primary.delivery));
-    let Recovered { messages, damages, rot } = recovered;
+    let Recovered { waiting, damages, rot } = recovered;
     metrics.quarantined.inc_by(rot);
     damages.iter().for_each(|damage| tracing::warn!("{damage}"));
-    queue.recovered(messages.iter().filter(|message| !message.is_held).map(|message| message.id));
+    waiting.into_iter().for_each(|id| queue.spooled(id));
     let primary = Arc::new(Primary::new(
         document.primary.hosts.clone(),
         document.hostname.clone(),

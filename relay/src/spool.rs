@@ -52,20 +52,12 @@ pub struct Spool {
 
 /// What the start found.
 pub struct Recovered {
-    /// Open messages, oldest first.
-    pub messages: Vec<RecoveredMessage>,
+    /// Messages in which somebody waits, oldest first.
+    pub waiting: Vec<MessageId>,
     /// Damaged parts, a sentence each.
     pub damages: Vec<String>,
     /// How many of them had been synced once.
     pub rot: u64,
-}
-
-/// An open message that the start found.
-pub struct RecoveredMessage {
-    /// Which.
-    pub id: MessageId,
-    /// Whether nobody in it waits.
-    pub is_held: bool,
 }
 
 impl Spool {
@@ -77,14 +69,13 @@ impl Spool {
         synced: impl Fn(Duration) + Send + 'static,
     ) -> Result<(Self, Recovered), RecoveryError> {
         let (shared, log, found) = recovery::recover(disk, Timestamp::now())?;
-        let message = |(id, entry): (MessageId, &Entry)| RecoveredMessage { id, is_held: entry.is_held() };
-        let messages = shared.state().index.iter().map(message).collect();
+        let waiting = shared.state().index.iter().filter(|(_, entry)| !entry.is_held()).map(|(id, _)| id).collect();
         let (orders, inbox) = mpsc::channel();
         let writer = std::thread::Builder::new().name("spool-writer".into());
         writer
             .spawn(move || writer::run(log, &inbox, synced))
             .map_err(|source| RecoveryError::Io { step: "start writer".into(), source })?;
-        Ok((Self { shared, orders }, Recovered { messages, damages: found.damages, rot: found.rot }))
+        Ok((Self { shared, orders }, Recovered { waiting, damages: found.damages, rot: found.rot }))
     }
 
     /// Begins a message: its content goes into what this returns.
@@ -96,7 +87,8 @@ impl Spool {
     /// Makes an attempt's outcome durable. True if the message is closed by it.
     pub async fn settle(&self, attempt: Attempt) -> Result<bool, NotKept> {
         let (answer, answered) = oneshot::channel();
-        self.orders.send(Order::Record(Wish::Settle { attempt, answer })).map_err(|_| NotKept::Disk)?;
+        let wish = Wish::Settle { fields: attempt.encode(), attempt, answer };
+        self.orders.send(Order::Record(wish)).map_err(|_| NotKept::Disk)?;
         answered.await.unwrap_or(Err(NotKept::Unknown))
     }
 

@@ -27,6 +27,11 @@ impl Answer {
         self.code / 100 == 5
     }
 
+    /// 4xx or 5xx.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.code / 100, 4 | 5)
+    }
+
     /// The server closes the connection with this; it says nothing against the message (RFC 5321 section 4.2.1).
     pub fn closes(&self) -> bool {
         self.code == 421

@@ -196,7 +196,7 @@ impl Transaction<'_> {
 
     /// DATA was refused; the transaction may still be open on the other side.
     async fn no_data(&mut self, data: Answer) -> Result<Outcome, Broken> {
-        if !matches!(data.code / 100, 4 | 5) {
+        if !data.is_refusal() {
             return Err(Broken::Talk(TalkError::Said(data))); // a 250 here has taken no content, so nothing is delivered
         }
         self.answer_unless_closing(b"RSET\r\n", COMMAND_TIMEOUT).await?;
@@ -253,7 +253,7 @@ impl Transaction<'_> {
     /// The server did not wait for the end. A no is its verdict; anything else is no answer to what it has not seen.
     async fn interrupted(&mut self, cause: TalkError) -> Broken {
         match self.hop.answer(EARLY_ANSWER_TIMEOUT).await {
-            Ok(answer) if matches!(answer.code / 100, 4 | 5) && !answer.closes() => Broken::Content(outcome(&answer)),
+            Ok(answer) if answer.is_refusal() && !answer.closes() => Broken::Content(outcome(&answer)),
             _ => Broken::Talk(cause),
         }
     }
@@ -350,9 +350,9 @@ mod tests {
         output
     }
 
-    /// Hands a message of this size to a server that says these replies, each in one write after a command, and the
+    /// Hands a message to a server that says these replies, each in one write after a command, and the
     /// last one instead of waiting for the content.
-    async fn attempt_with(replies: &'static [&'static str], content_bytes: usize) -> Attempted {
+    async fn attempt_with(replies: &'static [&'static str]) -> Attempted {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = tokio::spawn(async move {
@@ -371,7 +371,7 @@ mod tests {
         let patience = Patience { connect: COMMAND_TIMEOUT, reply: COMMAND_TIMEOUT };
         let mut hop = Hop::open(&host, "mx2.example.org", patience).await.unwrap();
         let envelope = crate::spool::field::tests::accepted(MessageId::new(), 1).envelope;
-        let mut content = Some(b"x\r\n".repeat(content_bytes / 3));
+        let mut content = Some(b"x\r\n".repeat(1000));
         let job = Job { envelope: &envelope, trace: b"", waiting: &[0], content_bytes: 0, content: &mut content };
         let attempted = attempt(&mut hop, job).await;
         drop(hop);
@@ -382,10 +382,10 @@ mod tests {
     #[tokio::test]
     async fn only_a_no_is_taken_before_the_final_dot() {
         const YES: &str = "250 ok\r\n";
-        let no = attempt_with(&["220 hi\r\n", YES, YES, YES, "354 go\r\n552 too large\r\n"], 3_000).await;
+        let no = attempt_with(&["220 hi\r\n", YES, YES, YES, "354 go\r\n552 too large\r\n"]).await;
         assert_eq!(no.outcomes, [(0, Outcome::Failed("552 too large".into()))]);
         assert_eq!(no.connection, Connection::GivenUp);
-        let yes = attempt_with(&["220 hi\r\n", YES, YES, YES, "354 go\r\n250 thanks\r\n"], 3_000).await;
+        let yes = attempt_with(&["220 hi\r\n", YES, YES, YES, "354 go\r\n250 thanks\r\n"]).await;
         assert!(matches!(yes.outcomes[..], [(0, Outcome::Deferred(_))]), "{yes:?}");
         assert!(matches!(yes.connection, Connection::Broken(_)));
     }

@@ -134,11 +134,11 @@ impl Monitor {
     /// Whether a good answer to a delivery would tell anything. Once the primary is down only a probe brings it up
     /// again: answers that were on their way when it went are no sign of life. While it is up, a drain gives thousands a second.
     pub fn is_news(&self, now: Instant) -> bool {
-        self.state == PrimaryState::Up && (self.failures > 0 || self.is_stale(now))
+        self.state == PrimaryState::Up && (self.failures > 0 || self.knows_nothing_since(EVIDENCE_AGE, now))
     }
 
-    fn is_stale(&self, now: Instant) -> bool {
-        self.found_at.is_none_or(|found| now.duration_since(found.at) > EVIDENCE_AGE)
+    fn knows_nothing_since(&self, age: Duration, now: Instant) -> bool {
+        self.found_at.is_none_or(|found| now.duration_since(found.at) > age)
     }
 
     /// A probe begins: it answers all who wanted to know until now, and nobody who asks while it is under way.
@@ -153,7 +153,7 @@ impl Monitor {
 
     /// A client came. True if that is a reason to probe at once.
     pub fn client_connected(&mut self, now: Instant) -> bool {
-        let stale = self.found_at.is_none_or(|found| now.duration_since(found.at) > CLIENT_PROBE_AGE);
+        let stale = self.knows_nothing_since(CLIENT_PROBE_AGE, now);
         self.probe_at_once |= stale;
         stale
     }

@@ -1,6 +1,6 @@
 //! What the spool knows in memory: where each open message stands, which recipients are open, and the account. No I/O.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use backupmx_relay_api::status::Account;
 
@@ -140,13 +140,16 @@ impl Index {
     }
 
     /// The attempt with those fates only that concern open recipients.
-    pub fn news_in(&self, attempt: &Attempt) -> Attempt {
+    pub fn news_in<'a>(&self, attempt: &'a Attempt) -> Cow<'a, Attempt> {
         let entry = self.entries.get(&attempt.id);
         let is_open = |place: u32| {
             entry.and_then(|entry| entry.recipients.get(place as usize)).is_some_and(|state| *state != State::Ended)
         };
+        if attempt.fates.iter().all(|(place, ..)| is_open(*place)) {
+            return Cow::Borrowed(attempt);
+        }
         let fates = attempt.fates.iter().filter(|(place, ..)| is_open(*place)).cloned().collect();
-        Attempt { fates, next_hop: attempt.next_hop.clone(), ..*attempt }
+        Cow::Owned(Attempt { fates, next_hop: attempt.next_hop.clone(), ..*attempt })
     }
 
     /// An open message.
@@ -283,9 +286,9 @@ mod tests {
     fn an_outcome_that_comes_twice_is_news_once() {
         let (mut index, id) = with_message(2);
         let delivered = attempt(id, &[(0, Fate::Delivered), (1, Fate::Deferred)]);
-        assert_eq!(index.news_in(&delivered), delivered);
+        assert_eq!(*index.news_in(&delivered), delivered);
         index.settle(&delivered, false);
-        assert_eq!(index.news_in(&delivered), attempt(id, &[(1, Fate::Deferred)]));
+        assert_eq!(*index.news_in(&delivered), attempt(id, &[(1, Fate::Deferred)]));
     }
 
     #[test]

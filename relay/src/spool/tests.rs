@@ -61,7 +61,8 @@ fn wish() -> Wish {
 }
 
 fn outcome(id: MessageId) -> Wish {
-    Wish::Settle { attempt: attempt(id, &[Fate::Delivered]), answer: tokio::sync::oneshot::channel().0 }
+    let attempt = attempt(id, &[Fate::Delivered]);
+    Wish::Settle { fields: attempt.encode(), attempt, answer: tokio::sync::oneshot::channel().0 }
 }
 
 fn id_of(wish: &Wish) -> MessageId {
@@ -97,7 +98,7 @@ async fn every_message_and_every_fate_is_found_again_at_the_next_start() {
 
     let (spool, recovered) = open(folder.path());
     assert_eq!(recovered.damages, [] as [String; 0]);
-    assert_eq!(recovered.messages.iter().map(|message| message.id).collect::<Vec<_>>(), ids[1..5]);
+    assert_eq!(recovered.waiting, ids[1..5]);
     assert_eq!(spool.account(), account);
     assert_eq!(account.difference(), 0);
     let second = spool.read(ids[1]).await.unwrap().unwrap();
@@ -116,7 +117,7 @@ async fn a_message_that_was_closed_never_comes_back_though_its_segments_go_one_b
     let mut last = None;
     for _ in 0..5 {
         let (spool, recovered) = open(folder.path());
-        assert_eq!(recovered.messages.len(), usize::from(last.is_some()));
+        assert_eq!(recovered.waiting.len(), usize::from(last.is_some()));
         if let Some(id) = last {
             // Closed in a later segment than the one that holds its content.
             assert_eq!(spool.settle(attempt(id, &[Fate::Delivered])).await, Ok(true));
@@ -125,7 +126,7 @@ async fn a_message_that_was_closed_never_comes_back_though_its_segments_go_one_b
         assert_eq!(spool.account().difference(), 0);
     }
     let (spool, recovered) = open(folder.path());
-    assert_eq!(recovered.messages.len(), 1);
+    assert_eq!(recovered.waiting.len(), 1);
     let account = spool.account();
     assert_eq!((account.accepted, account.delivered, account.queued), (5, 4, 1));
     assert!(names(folder.path(), "log").len() <= 3, "old segments are removed");
@@ -178,7 +179,7 @@ fn after_a_failed_sync_senders_hear_no_only_when_their_messages_are_void() {
 
     // The bytes of the failed batch are on the disk, but the next header made them void.
     let (_, recovered) = open(folder.path());
-    assert_eq!(recovered.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [id_of(&later)]);
+    assert_eq!(recovered.waiting, [id_of(&later)]);
     assert_eq!(recovered.damages, [] as [String; 0]);
 }
 
@@ -206,7 +207,7 @@ fn when_no_segment_can_be_made_nobody_is_told_anything_until_one_can() {
     assert_eq!(log.commit(std::slice::from_ref(&later), Timestamp::now()).accepted, Ok(()));
     drop(log);
     let (_, recovered) = open(folder.path());
-    assert_eq!(recovered.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [id_of(&later)]);
+    assert_eq!(recovered.waiting, [id_of(&later)]);
 }
 
 #[tokio::test]
@@ -222,7 +223,7 @@ async fn a_torn_end_costs_nothing_that_was_answered() {
 
     for _ in 0..2 {
         let (_, recovered) = open(folder.path());
-        assert_eq!(recovered.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [kept]);
+        assert_eq!(recovered.waiting, [kept]);
         assert_eq!(recovered.rot, 0);
     }
     assert_eq!(names(folder.path(), QUARANTINE).len(), 1, "copied aside once");
@@ -246,7 +247,7 @@ async fn rot_is_copied_aside_and_counted_and_what_is_behind_it_is_found() {
     drop(spool);
 
     let (_, recovered) = open(folder.path());
-    assert_eq!(recovered.messages.iter().map(|message| message.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
+    assert_eq!(recovered.waiting, [ids[0], ids[2]]);
     assert_eq!(recovered.rot, 1);
     let copies = names(folder.path(), QUARANTINE);
     let copy = fs::read(folder.path().join(QUARANTINE).join(&copies[0])).unwrap();

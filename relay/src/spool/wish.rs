@@ -1,5 +1,7 @@
 //! What sessions and deliveries want recorded, and what that does to the index once it is durable. No I/O.
 
+use std::borrow::Cow;
+
 use tokio::sync::oneshot;
 
 use super::{
@@ -37,6 +39,8 @@ pub enum Wish {
     Settle {
         /// What came of it.
         attempt: Attempt,
+        /// The same as it is written.
+        fields: Vec<u8>,
         /// Who waits for it; hears whether the message is closed now.
         answer: oneshot::Sender<Result<bool, NotKept>>,
     },
@@ -58,9 +62,9 @@ pub enum Enter<'a> {
         /// Whether somebody is open afterwards.
         kind: Kind,
         /// Those fates that are news.
-        attempt: Attempt,
+        attempt: Cow<'a, Attempt>,
         /// The same as it is written.
-        fields: Vec<u8>,
+        fields: Cow<'a, [u8]>,
     },
 }
 
@@ -69,7 +73,7 @@ impl Wish {
     pub fn size(&self) -> usize {
         match self {
             Self::Accept { fields, content, .. } => record::length(fields.len(), content.len()),
-            Self::Settle { attempt, .. } => record::length(attempt.encode().len(), 0),
+            Self::Settle { fields, .. } => record::length(fields.len(), 0),
         }
     }
 
@@ -82,11 +86,14 @@ impl Wish {
     pub fn enter(&self, index: &Index) -> Enter<'_> {
         match self {
             Self::Accept { accepted, fields, content, .. } => Enter::Message { accepted, fields, content },
-            Self::Settle { attempt, .. } => {
+            Self::Settle { attempt, fields, .. } => {
                 // An outcome can come twice, when the first answer was `Unknown`. It must not count twice.
                 let attempt = index.news_in(attempt);
                 let kind = if index.would_close(&attempt) { Kind::Closed } else { Kind::Attempt };
-                let fields = attempt.encode();
+                let fields = match &attempt {
+                    Cow::Borrowed(_) => Cow::Borrowed(fields.as_slice()),
+                    Cow::Owned(news) => Cow::Owned(news.encode()),
+                };
                 Enter::Fates { kind, attempt, fields }
             }
         }

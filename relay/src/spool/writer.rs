@@ -119,7 +119,7 @@ fn answer(shared: &Shared, wishes: Vec<Wish>, committed: Committed) {
                 let id = accepted.envelope.id;
                 let _ = answer.send(committed.accepted.map(|()| Receipt { id }));
             }
-            Wish::Settle { attempt, answer } => {
+            Wish::Settle { attempt, answer, .. } => {
                 if closed.as_ref().is_some_and(|entry| entry.is_large) {
                     // Only after the `Closed` record is durable. What fails here is removed at the next start.
                     let _ = shared.disk.remove(&large::path(attempt.id));
