@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use rustix::fs::FallocateFlags;
+
 /// A folder and what is below it. Paths are relative to it, parts joined by `/`.
 pub trait Disk: Send + Sync {
     /// Makes a folder, unless it exists, and syncs the entry.
@@ -24,6 +26,8 @@ pub trait Disk: Send + Sync {
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Makes the entries of a folder durable: a synced file is found after a crash only if its name was synced too.
     fn sync_folder(&self, folder: &str) -> io::Result<()>;
+    /// Gives back what was allocated behind a file's end.
+    fn trim(&self, path: &str) -> io::Result<()>;
     /// Bytes that we may still write on this volume.
     fn free_bytes(&self) -> io::Result<u64>;
 }
@@ -34,6 +38,9 @@ pub trait DiskFile: Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Fills `into` from `offset`; the file's end before that is `UnexpectedEof`.
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Sets room aside, so that writes below `bytes` find it; the file's length stays. `StorageFull` if there is
+    /// not so much, `Unsupported` where the file system cannot promise.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
     /// Makes durable what was written, and the length that reading it back needs.
     fn sync(&self) -> io::Result<()>;
     /// Length in bytes.
@@ -90,6 +97,12 @@ impl Disk for RealDisk {
         File::open(self.at(folder))?.sync_all()
     }
 
+    fn trim(&self, path: &str) -> io::Result<()> {
+        // To the length that it has: file systems free what lies allocated behind it.
+        let file = OpenOptions::new().write(true).open(self.at(path))?;
+        file.set_len(file.metadata()?.len())
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         let volume = rustix::fs::statvfs(&self.root)?;
         Ok(volume.f_bavail * volume.f_frsize)
@@ -103,6 +116,10 @@ impl DiskFile for File {
 
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
         self.read_exact_at(into, offset)
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        Ok(rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, 0, bytes)?)
     }
 
     fn sync(&self) -> io::Result<()> {

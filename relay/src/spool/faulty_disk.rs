@@ -58,6 +58,9 @@ impl Disk for FaultyDisk {
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
         self.disk.sync_folder(folder)
     }
+    fn trim(&self, path: &str) -> io::Result<()> {
+        self.disk.trim(path)
+    }
     fn free_bytes(&self) -> io::Result<u64> {
         self.disk.free_bytes()
     }
@@ -69,6 +72,9 @@ impl DiskFile for FaultyFile {
     }
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_at(into, offset)
+    }
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.file.allocate(bytes)
     }
     fn sync(&self) -> io::Result<()> {
         self.faults.syncs_under_way.fetch_add(1, Ordering::Relaxed);
