@@ -27,7 +27,8 @@ use crate::{
     queue::{Doing, Place, Queue, scheduler::Deferral},
     spool::{
         ReadError, Spool, Stored,
-        field::{Attempt, Fate},
+        field::{Change, Fate},
+        record::Kind,
     },
 };
 
@@ -161,7 +162,7 @@ impl Drain {
                 tracing::error!(%id, "stored bytes are damaged; the message is held");
                 self.metrics.quarantined.inc();
                 let fates = self.spool.waiting(id).into_iter().map(|place| fate(place, &Outcome::Unreadable)).collect();
-                self.record(&Attempt { id, at: Timestamp::now(), next_hop: String::new(), fates }).await;
+                self.record(&attempt(id, "", fates)).await;
                 self.queue.settled(id, false, Instant::now());
             }
             Err(ReadError::Io(cause)) => {
@@ -193,7 +194,7 @@ impl Drain {
         let unreadable = attempted.outcomes.iter().any(|(_, outcome)| *outcome == Outcome::Unreadable);
         self.metrics.quarantined.inc_by(u64::from(unreadable));
         let delivered = fates.iter().any(|(_, fate, _)| *fate == Fate::Delivered);
-        self.record(&Attempt { id, at: Timestamp::now(), next_hop: next_hop.to_owned(), fates }).await;
+        self.record(&attempt(id, next_hop, fates)).await;
         let now = Instant::now();
         if !waits_on {
             return self.queue.settled(id, delivered, now);
@@ -206,10 +207,10 @@ impl Drain {
     }
 
     /// Writes an attempt to the spool and the log. Comes back only when it is durable.
-    async fn record(&self, attempt: &Attempt) {
+    async fn record(&self, attempt: &Change) {
         let id = attempt.id;
         let closed = loop {
-            match self.spool.settle(attempt.clone()).await {
+            match self.spool.change(attempt.clone()).await {
                 Ok(closed) => break closed,
                 Err(reason) => {
                     tracing::error!(%id, ?reason, "record outcome; this connection waits until it can be");
@@ -220,9 +221,13 @@ impl Drain {
         let count = |wanted: Fate| attempt.fates.iter().filter(|(_, fate, _)| *fate == wanted).count();
         let (delivered, deferred, held) = (count(Fate::Delivered), count(Fate::Deferred), count(Fate::Held));
         let reply = shown(attempt.fates.first().map_or("", |(_, _, words)| words));
-        tracing::info!(%id, next_hop = attempt.next_hop, delivered, deferred, held, reply, "attempt");
+        tracing::info!(%id, next_hop = attempt.by, delivered, deferred, held, reply, "attempt");
         self.metrics.delivered.inc_by(u64::from(closed));
     }
+}
+
+fn attempt(id: MessageId, next_hop: &str, fates: Vec<(u32, Fate, String)>) -> Change {
+    Change { kind: Kind::Attempt, id, at: Timestamp::now(), by: next_hop.to_owned(), fates }
 }
 
 fn fate(place: u32, outcome: &Outcome) -> (u32, Fate, String) {

@@ -29,7 +29,7 @@ use crate::{
         listener::{self, Bounds},
         session::Terms,
     },
-    spool::{Recovered, RecoveryError, Spool, disk::RealDisk},
+    spool::{RecoveryError, Spool, Watchers, disk::RealDisk},
     status::Parts,
 };
 
@@ -130,13 +130,14 @@ pub async fn run(
 fn assemble(config: &Config, data: PathBuf) -> Result<(Arc<Parts>, Door), RunError> {
     let document = &config.document;
     let metrics = Arc::new(Metrics::new()?);
-    let sync_seconds = metrics.sync_seconds.clone();
-    let (spool, recovered) =
-        Spool::open(Arc::new(RealDisk::new(&data)), move |took| sync_seconds.observe(took.as_secs_f64()))?;
+    let (sync_seconds, quarantined) = (metrics.sync_seconds.clone(), metrics.quarantined.clone());
+    let watchers = Watchers {
+        synced: Box::new(move |took| sync_seconds.observe(took.as_secs_f64())),
+        rot: Box::new(move |parts| quarantined.inc_by(parts)),
+    };
+    let (spool, waiting) = Spool::open(Arc::new(RealDisk::new(&data)), watchers)?;
     let queue = Arc::new(Queue::new(&document.primary.delivery));
-    let Recovered { waiting, damages, rot } = recovered;
-    metrics.quarantined.inc_by(rot);
-    damages.iter().for_each(|damage| tracing::warn!("{damage}"));
+    spool.damages().0.iter().for_each(|damage| tracing::warn!("{damage}"));
     waiting.into_iter().for_each(|id| queue.spooled(id));
     let primary = Arc::new(Primary::new(
         document.primary.hosts.clone(),
@@ -157,7 +158,6 @@ fn assemble(config: &Config, data: PathBuf) -> Result<(Arc<Parts>, Door), RunErr
         hostname: document.hostname.clone(),
         config_generation: document.generation,
         started_at: Timestamp::now(),
-        damages,
         spool,
         queue,
         primary,

@@ -5,15 +5,20 @@
 pub mod disk;
 pub mod field;
 pub mod folder;
-mod segment;
-mod record;
-mod index;
-mod large;
-mod wish;
-mod log;
-mod writer;
-mod recovery;
-mod shared;
+pub mod segment;
+pub mod record;
+pub mod footer;
+pub mod index;
+pub mod large;
+pub mod wish;
+pub mod log;
+pub mod writer;
+pub mod quarantine;
+pub mod survey;
+pub mod recovery;
+pub mod shared;
+pub mod search;
+pub mod scrub;
 #[cfg(test)]
 mod faulty_disk;
 #[cfg(test)]
@@ -21,25 +26,28 @@ mod tests;
 
 use std::{
     io,
-    sync::{Arc, atomic::Ordering, mpsc},
-    time::Duration,
+    sync::{Arc, Weak, atomic::Ordering, mpsc},
+    time::{Duration, Instant},
 };
 
 use backupmx_relay_api::status::Account;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use self::{
     disk::Disk,
-    field::{Accepted, Attempt},
+    field::{Accepted, Change},
     index::{Entry, Location},
     large::{LargeReader, LargeWriter},
+    log::Limits,
     record::{INLINE_CONTENT_BYTES_MAX, Kind},
+    search::{Cursor, Hit},
     shared::Shared,
     wish::Wish,
     writer::Order,
 };
-pub use self::{index::Counts, recovery::RecoveryError, wish::NotKept, writer::Receipt};
+pub use self::{index::Counts, survey::RecoveryError, wish::NotKept, writer::Receipt};
 use crate::mail::{content::Source, envelope::Envelope, id::MessageId};
 
 /// The way to all that the spool does. Clones share it; the writer ends with the last one.
@@ -50,60 +58,78 @@ pub struct Spool {
     orders: mpsc::Sender<Order>,
 }
 
-/// What the start found.
-pub struct Recovered {
-    /// Messages in which somebody waits, oldest first.
-    pub waiting: Vec<MessageId>,
-    /// Damaged parts, a sentence each.
-    pub damages: Vec<String>,
-    /// How many of them had been synced once.
-    pub rot: u64,
+/// Whom the spool tells what it does, besides those who asked for it.
+pub struct Watchers {
+    /// How long each commit took.
+    pub synced: Box<dyn Fn(Duration) + Send>,
+    /// How many damaged parts were found that had been synced once.
+    pub rot: Box<dyn Fn(u64) + Send>,
 }
 
 impl Spool {
-    /// Reads what is there and starts the writer. `synced` hears how long each commit took.
+    /// Reads what is there, and starts the writer and the scrub. Returns the messages in which somebody waits, too.
     ///
-    /// Blocks for as long as reading all segments takes.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        synced: impl Fn(Duration) + Send + 'static,
-    ) -> Result<(Self, Recovered), RecoveryError> {
-        let (shared, log, found) = recovery::recover(disk, Timestamp::now())?;
+    /// Blocks for as long as reading the footers takes, or the segments that have none.
+    pub fn open(disk: Arc<dyn Disk>, watchers: Watchers) -> Result<(Self, Vec<MessageId>), RecoveryError> {
+        let nonces = Box::new(|| Uuid::new_v4().into_bytes());
+        let (shared, log) = recovery::recover(disk, Limits::default(), nonces, Timestamp::now())?;
         let waiting = shared.state().index.iter().filter(|(_, entry)| !entry.is_held()).map(|(id, _)| id).collect();
         let (orders, inbox) = mpsc::channel();
-        let writer = std::thread::Builder::new().name("spool-writer".into());
-        writer
-            .spawn(move || writer::run(log, &inbox, synced))
-            .map_err(|source| RecoveryError::Io { step: "start writer".into(), source })?;
-        Ok((Self { shared, orders }, Recovered { waiting, damages: found.damages, rot: found.rot }))
+        let Watchers { synced, rot } = watchers;
+        let found = shared.damages().rot;
+        rot(found);
+        thread("spool-writer", move || writer::run(log, &inbox, &*synced))?;
+        let scrubbed = Arc::downgrade(&shared);
+        thread("spool-scrub", move || scrub_until_gone(&scrubbed, found, &*rot))?;
+        Ok((Self { shared, orders }, waiting))
     }
 
     /// Begins a message: its content goes into what this returns.
     pub fn begin(&self, envelope: Envelope, trace: Vec<u8>) -> Incoming {
-        let accepted = Accepted { envelope, trace, large_bytes: None };
+        let accepted = Accepted { envelope, trace, large_bytes: None, standing: None };
         Incoming { spool: self.clone(), accepted, content: Vec::new(), large: None }
     }
 
-    /// Makes an attempt's outcome durable. True if the message is closed by it.
-    pub async fn settle(&self, attempt: Attempt) -> Result<bool, NotKept> {
+    /// Makes what happened to a message durable. True if the message is closed by it.
+    pub async fn change(&self, change: Change) -> Result<bool, NotKept> {
         let (answer, answered) = oneshot::channel();
-        let wish = Wish::Settle { fields: attempt.encode(), attempt, answer };
-        self.orders.send(Order::Record(wish)).map_err(|_| NotKept::Disk)?;
+        self.orders.send(Order::Change(Wish::change(change), answer)).map_err(|_| NotKept::Disk)?;
         answered.await.unwrap_or(Err(NotKept::Unknown))
     }
 
     /// Reads a message that waits; `Ok(None)` if nobody in it does any more.
     pub async fn read(&self, id: MessageId) -> Result<Option<Stored>, ReadError> {
-        let found = {
-            let state = self.shared.state();
-            state.index.get(id).and_then(|entry| {
-                let (key, _) = state.segments.get(&entry.location.segment)?;
-                Some((entry.clone(), *key))
-            })
-        };
-        let Some((entry, key)) = found else { return Ok(None) };
-        let disk = self.shared.disk.clone();
-        blocking(move || read_record(&*disk, id, &entry, key)).await.map(Some)
+        let mut tried = None;
+        loop {
+            let Some((entry, key)) = self.locate(id) else { return Ok(None) };
+            let (disk, location) = (self.shared.disk.clone(), entry.location);
+            match blocking(move || read_record(&*disk, id, &entry, key)).await {
+                // Reclaim may have copied it forward and removed where it stood.
+                Err(ReadError::Damaged) if tried != Some(location) => tried = Some(location),
+                result => return result.map(Some),
+            }
+        }
+    }
+
+    fn locate(&self, id: MessageId) -> Option<(Entry, record::Key)> {
+        let state = self.shared.state();
+        let entry = state.index.get(id)?.clone();
+        let key = state.segments.get(&entry.location.segment)?.key;
+        Some((entry, key))
+    }
+
+    /// Open messages of which an address contains `part`, from the oldest segment on; all if it is empty.
+    ///
+    /// Stops at `limit` messages or after `time_max`; then `from` for the next call comes with what was found.
+    pub async fn search(
+        &self,
+        part: String,
+        from: Cursor,
+        limit: usize,
+        time_max: Duration,
+    ) -> Result<(Vec<Hit>, Option<Cursor>), io::Error> {
+        let (shared, deadline) = (self.shared.clone(), Instant::now() + time_max);
+        blocking(move || Ok(search::search(&shared, &part, from, limit, search::until(deadline)))).await
     }
 
     /// Places of a message's recipients that wait.
@@ -132,12 +158,28 @@ impl Spool {
     /// Bytes that segments and large files take.
     pub fn bytes(&self) -> u64 {
         let state = self.shared.state();
-        state.segments.values().map(|(_, length)| length).sum::<u64>() + state.index.large_bytes()
+        state.segments.values().map(|segment| segment.length).sum::<u64>() + state.index.large_bytes()
     }
 
     /// Bytes free on the volume, at most a second old.
     pub fn free_bytes(&self) -> u64 {
         self.shared.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that new mail may take: none while what is left is for what becomes of mail.
+    pub fn room_bytes(&self) -> u64 {
+        if self.is_on_reserve() { 0 } else { self.free_bytes() }
+    }
+
+    /// Whether the log stands on its reserve.
+    pub fn is_on_reserve(&self) -> bool {
+        self.shared.on_reserve.load(Ordering::Relaxed)
+    }
+
+    /// What was found damaged so far, a sentence each, and how many of those parts had been synced once.
+    pub fn damages(&self) -> (Vec<String>, u64) {
+        let damages = self.shared.damages();
+        (damages.told.clone(), damages.rot)
     }
 
     /// False while nothing can be made durable.
@@ -191,10 +233,10 @@ impl Incoming {
             self.accepted.large_bytes = Some(finished.map_err(|cause| log_write(&cause))?);
         }
         let (answer, answered) = oneshot::channel();
-        let fields = self.accepted.encode();
         let (id, is_large) = (self.id(), self.accepted.large_bytes.is_some());
-        let wish = Wish::Accept { accepted: Box::new(self.accepted), fields, content: self.content, answer };
-        self.spool.orders.send(Order::Record(wish)).map_err(|_| NotKept::Disk)?;
+        let (arrival, fields) = (self.accepted.arrival(), self.accepted.encode());
+        let wish = Wish::Accept { arrival, fields, content: self.content, is_copy: false };
+        self.spool.orders.send(Order::Keep(wish, answer)).map_err(|_| NotKept::Disk)?;
         let outcome = answered.await.unwrap_or(Err(NotKept::Unknown));
         if is_large && matches!(outcome, Err(NotKept::Full | NotKept::Disk)) {
             // Its client hears no, and on a full disk every byte counts. After `Unknown` a record may refer to it.
@@ -263,11 +305,11 @@ pub enum ReadError {
 
 fn read_record(disk: &dyn Disk, id: MessageId, entry: &Entry, key: record::Key) -> Result<Stored, ReadError> {
     let Location { segment, offset, length } = entry.location;
-    let mut bytes = vec![0; length as usize];
+    let (mut bytes, offset) = (vec![0; length as usize], u64::from(offset));
     disk.open(&log::path(segment)).and_then(|file| file.read_at(&mut bytes, offset)).map_err(damaged)?;
     let (record, _) = record::decode(&bytes, offset, key).ok_or(ReadError::Damaged)?;
     let accepted = (record.kind == Kind::Accepted).then(|| Accepted::decode(record.fields)).flatten();
-    let Accepted { envelope, trace, large_bytes } = accepted.ok_or(ReadError::Damaged)?;
+    let Accepted { envelope, trace, large_bytes, standing: _ } = accepted.ok_or(ReadError::Damaged)?;
     let content = match large_bytes {
         Some(_) => Content::Large(Some(Box::new(LargeReader::open(disk, id).map_err(damaged)?))),
         None => Content::Inline(Some(record.content.to_vec())),
@@ -278,8 +320,36 @@ fn read_record(disk: &dyn Disk, id: MessageId, entry: &Entry, key: record::Key) 
         waiting: entry.waiting().collect(),
         content_bytes: entry.content_bytes,
         content,
-        deferrals: entry.deferrals,
+        deferrals: u32::from(entry.deferrals),
     })
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), RecoveryError> {
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(work);
+    spawned.map(|_| ()).map_err(|source| RecoveryError::Io { step: format!("start thread {name}"), source })
+}
+
+/// Round after round, in short sleeps, until the spool is closed.
+fn scrub_until_gone(shared: &Weak<Shared>, mut told: u64, rot: &dyn Fn(u64)) {
+    const SLICE: Duration = Duration::from_millis(250);
+    let (mut place, mut begun) = (Some(scrub::BEGIN), Instant::now());
+    let mut ahead = 0.0_f64; // bytes read beyond what the pace allows
+    while let Some(shared) = shared.upgrade() {
+        if let Some(at) = place.filter(|_| ahead <= 0.0) {
+            let (read, next) = scrub::step(&shared, at);
+            (place, ahead) = (next, ahead + read as f64);
+        } else if place.is_none() && begun.elapsed() >= scrub::ROUND {
+            (place, begun) = (Some(scrub::BEGIN), Instant::now());
+        } else {
+            let total_bytes = shared.state().segments.values().map(|segment| segment.length).sum();
+            let now_known = shared.damages().rot;
+            rot(now_known - told);
+            told = now_known;
+            drop(shared); // it is not held while nothing is done
+            std::thread::sleep(SLICE);
+            ahead = (ahead - scrub::pace(total_bytes) as f64 * SLICE.as_secs_f64()).max(0.0);
+        }
+    }
 }
 
 /// What is missing or does not fit will not heal; all else may.

@@ -24,8 +24,6 @@ pub struct Parts {
     pub config_generation: i64,
     /// When the process started.
     pub started_at: Timestamp,
-    /// What the start found damaged, a sentence each.
-    pub damages: Vec<String>,
     /// Mail on disk.
     pub spool: Spool,
     /// Mail that waits.
@@ -72,10 +70,16 @@ impl Parts {
     }
 
     fn problems(&self, counts: Counts) -> Vec<String> {
-        let mut problems = self.damages.clone();
+        let (mut problems, _) = self.spool.damages();
         if !self.spool.is_writable() {
             problems.push(
                 "Nothing can be written to the spool, so no mail is taken or delivered; the log names the error."
+                    .into(),
+            );
+        }
+        if self.spool.is_on_reserve() {
+            problems.push(
+                "No segment could be begun, so the log stands on its reserve: outcomes of deliveries are recorded, no mail is taken; make room or enlarge the volume."
                     .into(),
             );
         }

@@ -19,6 +19,11 @@ impl MessageId {
         Self(Uuid::now_v7().as_u128())
     }
 
+    /// When it was made, in milliseconds since 1970: its first 48 bits.
+    pub fn made_at_ms(self) -> i64 {
+        (self.0 >> 80).cast_signed() as i64
+    }
+
     /// The bytes as the spool stores them.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()

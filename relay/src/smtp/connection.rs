@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     fn facts(&self) -> Facts<'_> {
         let Door { domains, spool, .. } = self.door;
-        Facts { domains, free_bytes: spool.free_bytes(), is_writable: spool.is_writable() }
+        Facts { domains, free_bytes: spool.room_bytes(), is_writable: spool.is_writable() }
     }
 
     /// Writes a reply, and counts it if it refuses something.
@@ -229,11 +229,13 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
-    use crate::spool::disk::RealDisk;
+    use crate::spool::{Watchers, disk::RealDisk};
 
     fn door(folder: &std::path::Path) -> Door {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let (spool, _) = Spool::open(Arc::new(RealDisk::new(folder)), |_| {}).unwrap();
+        let (spool, _) =
+            Spool::open(Arc::new(RealDisk::new(folder)), Watchers { synced: Box::new(|_| {}), rot: Box::new(|_| {}) })
+                .unwrap();
         let queue = Arc::new(Queue::new(&Delivery::default()));
         let hosts = vec![Host { host: "mx1.example.org".into(), port: 25 }];
         let primary = Primary::new(hosts, "mx2.example.org".into(), Probe::default(), queue.clone(), metrics.clone());

@@ -16,6 +16,8 @@ pub trait Disk: Send + Sync {
     fn make_folder(&self, path: &str) -> io::Result<()>;
     /// Makes a file that must not exist yet, for writing and reading.
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens a file that exists, for writing and reading.
+    fn edit(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens a file for reading.
     fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Names of the files in a folder, in any order.
@@ -75,6 +77,10 @@ impl Disk for RealDisk {
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.at(path))?;
         Ok(Arc::new(file))
+    }
+
+    fn edit(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.at(path))?))
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {

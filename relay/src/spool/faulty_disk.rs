@@ -43,6 +43,10 @@ impl Disk for FaultyDisk {
         fail(&self.faults.create)?;
         Ok(Arc::new(FaultyFile { file: self.disk.create(path)?, faults: self.faults.clone() }))
     }
+    fn edit(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        fail(&self.faults.create)?;
+        Ok(Arc::new(FaultyFile { file: self.disk.edit(path)?, faults: self.faults.clone() }))
+    }
     fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         self.disk.open(path)
     }

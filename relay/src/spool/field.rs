@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use backupmx_relay_api::status::Account;
 use jiff::Timestamp;
 
+use super::record::Kind;
 use crate::mail::{
     address::Address,
     envelope::{Body, Envelope, Protocol},
@@ -23,7 +24,10 @@ mod tag {
     pub const BODY: u16 = 8;
     pub const TRACE: u16 = 9;
     pub const LARGE_BYTES: u16 = 10;
-    pub const NEXT_HOP: u16 = 20;
+    pub const STATES: u16 = 11;
+    pub const DEFERRALS: u16 = 12;
+    pub const REASON: u16 = 13;
+    pub const BY: u16 = 20;
     pub const FATE: u16 = 21;
     pub const TOTALS: u16 = 30;
 }
@@ -37,18 +41,44 @@ pub struct Accepted {
     pub trace: Vec<u8>,
     /// Length of the content, if it stands in a file of its own.
     pub large_bytes: Option<u64>,
+    /// How far it has come, if the record is a copy of an older one or adopts a file.
+    pub standing: Option<Standing>,
 }
 
-/// What an `Attempt` or `Closed` record tells.
+/// How far a message has come. It stands in the copy of its `Accepted` record, so that neither is there without the other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// One for each recipient.
+    pub states: Vec<State>,
+    /// Attempts that deferred somebody.
+    pub deferrals: u16,
+    /// Why somebody is held, where reclaim or recovery knows; else empty.
+    pub reason: String,
+}
+
+/// How one recipient stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// It is to be tried.
+    Waiting = 0,
+    /// Kept for a person to decide.
+    Held = 1,
+    /// It has its end.
+    Ended = 2,
+}
+
+/// What a record tells that changes how recipients stand.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Attempt {
+pub struct Change {
+    /// What kind of event it is. An `Attempt` that leaves nobody open is written as `Closed`.
+    pub kind: Kind,
     /// Whose.
     pub id: MessageId,
-    /// When it ended.
+    /// When.
     pub at: Timestamp,
-    /// `host:port` that it was made at.
-    pub next_hop: String,
-    /// For each recipient that was tried: its place in the envelope, what became of it, and the words said.
+    /// Of an attempt, the `host:port` that it was made at; of all else, who or what wanted it.
+    pub by: String,
+    /// For each recipient that is meant: its place in the envelope, what became of it, and the words said.
     pub fates: Vec<(u32, Fate, String)>,
 }
 
@@ -56,20 +86,79 @@ pub struct Attempt {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
     /// The primary has it.
-    Delivered,
+    Delivered = 0,
     /// It is tried again.
-    Deferred,
-    /// It was refused for good, or cannot be read: kept for a person to decide.
-    Held,
+    Deferred = 1,
+    /// It was refused for good, cannot be read, or somebody wanted it so: kept for a person to decide.
+    Held = 2,
+    /// It is held no longer.
+    Released = 3,
+    /// Its sender was told that it could not be delivered.
+    Bounced = 4,
+    /// It was kept as long as it should be.
+    Expired = 5,
+    /// A person deleted it.
+    Deleted = 6,
+    /// Another relay has it.
+    Moved = 7,
+    /// Its bytes are gone; what is left of them lies in quarantine.
+    Damaged = 8,
+    /// Its client heard 4xx after all, and sends again.
+    Withdrawn = 9,
+}
+
+impl Fate {
+    const ALL: [Self; 10] = [
+        Self::Delivered,
+        Self::Deferred,
+        Self::Held,
+        Self::Released,
+        Self::Bounced,
+        Self::Expired,
+        Self::Deleted,
+        Self::Moved,
+        Self::Damaged,
+        Self::Withdrawn,
+    ];
+
+    /// How the recipient stands afterwards.
+    pub fn state(self) -> State {
+        match self {
+            Self::Deferred | Self::Released => State::Waiting,
+            Self::Held => State::Held,
+            Self::Delivered
+            | Self::Bounced
+            | Self::Expired
+            | Self::Deleted
+            | Self::Moved
+            | Self::Damaged
+            | Self::Withdrawn => State::Ended,
+        }
+    }
+}
+
+/// What the index needs of an `Accepted` record; a footer holds no more.
+#[derive(PartialEq, Debug)]
+pub struct Arrival {
+    /// Which message.
+    pub id: MessageId,
+    /// How many recipients its envelope names.
+    pub recipients: usize,
+    /// See [`Accepted::large_bytes`].
+    pub large_bytes: Option<u64>,
+    /// See [`Accepted::standing`].
+    pub standing: Option<Standing>,
 }
 
 /// The primary's words are for people: one reply line (RFC 5321 section 4.5.3.1.5) tells them enough.
 const WORDS_BYTES_MAX: usize = 512;
+/// Place and fate, before the words.
+const FATE_BYTES: usize = 5;
 
 impl Accepted {
     /// The fields of the record.
     pub fn encode(&self) -> Vec<u8> {
-        let Self { envelope, trace, large_bytes } = self;
+        let Self { envelope, trace, large_bytes, standing } = self;
         let Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body } = envelope;
         let mut fields = Vec::with_capacity(256 + trace.len() + 64 * recipients.len());
         put(&mut fields, tag::ID, &id.to_bytes());
@@ -88,7 +177,19 @@ impl Accepted {
         if let Some(large_bytes) = large_bytes {
             put(&mut fields, tag::LARGE_BYTES, &large_bytes.to_le_bytes());
         }
+        if let Some(Standing { states, deferrals, reason }) = standing {
+            put(&mut fields, tag::STATES, &states.iter().map(|state| *state as u8).collect::<Vec<_>>());
+            put(&mut fields, tag::DEFERRALS, &deferrals.to_le_bytes());
+            put(&mut fields, tag::REASON, reason.as_bytes());
+        }
         fields
+    }
+
+    /// What the index needs of it.
+    pub fn arrival(&self) -> Arrival {
+        let Self { envelope, trace: _, large_bytes, standing } = self;
+        let recipients = envelope.recipients.len();
+        Arrival { id: envelope.id, recipients, large_bytes: *large_bytes, standing: standing.clone() }
     }
 
     /// Reads them back; `None` if one that is needed is missing or not as [`Accepted::encode`] writes it.
@@ -96,6 +197,7 @@ impl Accepted {
         let (mut id, mut received_at, mut client) = (None, None, None);
         let (mut helo, mut protocol, mut body) = (String::new(), Protocol::Esmtp, Body::Unsaid);
         let (mut reverse_path, mut recipients, mut trace, mut large_bytes) = (None, Vec::new(), Vec::new(), None);
+        let mut standing = StandingFields::default();
         for field in Fields(fields) {
             let (tag, value) = field?;
             match tag {
@@ -109,23 +211,89 @@ impl Accepted {
                 tag::BODY => body = body_of(value)?,
                 tag::TRACE => trace = value.to_vec(),
                 tag::LARGE_BYTES => large_bytes = Some(u64::from_le_bytes(value.try_into().ok()?)),
-                _ => {}
+                _ => standing.take(tag, value)?,
             }
         }
         let (id, received_at, client) = (id?, received_at?, client?);
+        let standing = standing.finish(recipients.len())?;
         let envelope = Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body };
-        Some(Self { envelope, trace, large_bytes })
+        Some(Self { envelope, trace, large_bytes, standing })
     }
 }
 
-impl Attempt {
+impl Arrival {
+    /// Reads what it needs from the fields of an `Accepted` record, whole or as a footer holds them.
+    pub fn decode(fields: &[u8]) -> Option<Self> {
+        let (mut id, mut recipients, mut large_bytes) = (None, 0, None);
+        let mut standing = StandingFields::default();
+        for field in Fields(fields) {
+            let (tag, value) = field?;
+            match tag {
+                tag::ID => id = Some(MessageId::from_bytes(value.try_into().ok()?)),
+                tag::RECIPIENT => recipients += 1,
+                tag::LARGE_BYTES => large_bytes = Some(u64::from_le_bytes(value.try_into().ok()?)),
+                _ => standing.take(tag, value)?,
+            }
+        }
+        Some(Self { id: id?, recipients, large_bytes, standing: standing.finish(recipients)? })
+    }
+}
+
+/// The fields of a [`Standing`] as they come.
+#[derive(Default)]
+struct StandingFields {
+    states: Option<Vec<State>>,
+    deferrals: u16,
+    reason: String,
+}
+
+impl StandingFields {
+    fn take(&mut self, tag: u16, value: &[u8]) -> Option<()> {
+        match tag {
+            tag::STATES => self.states = Some(value.iter().map(|byte| state_of(*byte)).collect::<Option<_>>()?),
+            tag::DEFERRALS => self.deferrals = u16::from_le_bytes(value.try_into().ok()?),
+            tag::REASON => self.reason = text(value)?.to_owned(),
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn finish(self, recipients: usize) -> Option<Option<Standing>> {
+        let Self { states, deferrals, reason } = self;
+        let Some(states) = states else { return Some(None) };
+        (states.len() == recipients).then_some(Some(Standing { states, deferrals, reason }))
+    }
+}
+
+/// The fields that a footer keeps: what the index needs, and the addresses, for a search.
+pub fn for_footer(kind: Kind, fields: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(fields.len().min(256));
+    for (tag, value) in Fields(fields).flatten() {
+        match (kind, tag) {
+            (_, tag::ID | tag::TIME_MS | tag::LARGE_BYTES | tag::STATES | tag::DEFERRALS)
+            | (Kind::Accepted, tag::REVERSE_PATH | tag::RECIPIENT) => put(&mut kept, tag, value),
+            // Place and fate, without the words.
+            (_, tag::FATE) => put(&mut kept, tag, &value[..value.len().min(FATE_BYTES)]),
+            _ => {}
+        }
+    }
+    kept
+}
+
+/// Reverse-path and recipients as text, from fields whole or as a footer holds them.
+pub fn addresses(fields: &[u8]) -> impl Iterator<Item = &str> {
+    let is_address = |tag: u16| matches!(tag, tag::REVERSE_PATH | tag::RECIPIENT);
+    Fields(fields).flatten().filter(move |(tag, _)| is_address(*tag)).filter_map(|(_, value)| text(value))
+}
+
+impl Change {
     /// The fields of the record.
     pub fn encode(&self) -> Vec<u8> {
-        let Self { id, at, next_hop, fates } = self;
+        let Self { kind: _, id, at, by, fates } = self; // the kind stands in the record's header
         let mut fields = Vec::with_capacity(128 + 64 * fates.len());
         put(&mut fields, tag::ID, &id.to_bytes());
         put(&mut fields, tag::TIME_MS, &at.as_millisecond().to_le_bytes());
-        put(&mut fields, tag::NEXT_HOP, next_hop.as_bytes());
+        put(&mut fields, tag::BY, by.as_bytes());
         for (place, fate, words) in fates {
             let mut value = place.to_le_bytes().to_vec();
             value.push(*fate as u8);
@@ -136,14 +304,14 @@ impl Attempt {
     }
 
     /// Reads them back; `None` as in [`Accepted::decode`].
-    pub fn decode(fields: &[u8]) -> Option<Self> {
-        let (mut id, mut at, mut next_hop, mut fates) = (None, None, String::new(), Vec::new());
+    pub fn decode(kind: Kind, fields: &[u8]) -> Option<Self> {
+        let (mut id, mut at, mut by, mut fates) = (None, None, String::new(), Vec::new());
         for field in Fields(fields) {
             let (tag, value) = field?;
             match tag {
                 tag::ID => id = Some(MessageId::from_bytes(value.try_into().ok()?)),
                 tag::TIME_MS => at = Some(time(value)?),
-                tag::NEXT_HOP => next_hop = text(value)?.to_owned(),
+                tag::BY => by = text(value)?.to_owned(),
                 tag::FATE => {
                     let (place, rest) = value.split_first_chunk()?;
                     let (fate, words) = rest.split_first()?;
@@ -153,7 +321,7 @@ impl Attempt {
                 _ => {}
             }
         }
-        Some(Self { id: id?, at: at?, next_hop, fates })
+        Some(Self { kind, id: id?, at: at?, by, fates })
     }
 }
 
@@ -246,7 +414,11 @@ fn body_of(value: &[u8]) -> Option<Body> {
 }
 
 fn fate_of(byte: u8) -> Option<Fate> {
-    [Fate::Delivered, Fate::Deferred, Fate::Held].into_iter().find(|known| *known as u8 == byte)
+    Fate::ALL.into_iter().find(|known| *known as u8 == byte)
+}
+
+fn state_of(byte: u8) -> Option<State> {
+    [State::Waiting, State::Held, State::Ended].into_iter().find(|known| *known as u8 == byte)
 }
 
 #[cfg(test)]
@@ -265,24 +437,48 @@ pub(crate) mod tests {
             recipients,
             body: Body::EightBitMime,
         };
-        Accepted { envelope, trace: b"Received: x\r\n".to_vec(), large_bytes: None }
+        Accepted { envelope, trace: b"Received: x\r\n".to_vec(), large_bytes: None, standing: None }
     }
 
     #[test]
     fn what_is_written_is_read_back() {
-        let accepted = Accepted { large_bytes: Some(1 << 40), ..accepted(MessageId::new(), 3) };
+        let states = vec![State::Waiting, State::Held, State::Ended];
+        let standing = Some(Standing { states, deferrals: 7, reason: "recovered".into() });
+        let accepted = Accepted { large_bytes: Some(1 << 40), standing, ..accepted(MessageId::new(), 3) };
         assert_eq!(Accepted::decode(&accepted.encode()), Some(accepted));
-        let attempt = Attempt {
+        let attempt = Change {
+            kind: Kind::Attempt,
             id: MessageId::new(),
             at: "2026-11-22T14:53:47Z".parse().unwrap(),
-            next_hop: "mx1.example.org:25".into(),
+            by: "mx1.example.org:25".into(),
             fates: vec![
                 (0, Fate::Delivered, "250 ok".into()),
                 (1, Fate::Deferred, String::new()),
                 (2, Fate::Held, "550".into()),
             ],
         };
-        assert_eq!(Attempt::decode(&attempt.encode()), Some(attempt));
+        assert_eq!(Change::decode(Kind::Attempt, &attempt.encode()), Some(attempt));
+    }
+
+    #[test]
+    fn a_footer_keeps_what_the_index_needs_and_the_addresses() {
+        let standing = Some(Standing { states: vec![State::Held; 2], deferrals: 1, reason: String::new() });
+        let accepted = Accepted { large_bytes: Some(9), standing, ..accepted(MessageId::new(), 2) };
+        let whole = accepted.encode();
+        let kept = for_footer(Kind::Accepted, &whole);
+        assert!(kept.len() < whole.len());
+        assert_eq!(Arrival::decode(&kept), Arrival::decode(&whole));
+        assert_eq!(Arrival::decode(&kept).unwrap().recipients, 2);
+        assert_eq!(addresses(&kept).collect::<Vec<_>>(), [r#""a b"@example.net"#, "u0@example.org", "u1@example.org"]);
+        let change = Change {
+            kind: Kind::Attempt,
+            id: MessageId::new(),
+            at: "2026-11-22T14:53:47Z".parse().unwrap(),
+            by: "mx1.example.org:25".into(),
+            fates: vec![(3, Fate::Held, "550 no".into())],
+        };
+        let read = Change::decode(Kind::Attempt, &for_footer(Kind::Attempt, &change.encode())).unwrap();
+        assert_eq!(read, Change { by: String::new(), fates: vec![(3, Fate::Held, String::new())], ..change });
     }
 
     #[test]

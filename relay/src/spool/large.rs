@@ -6,7 +6,10 @@ use std::{io, sync::Arc};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{Disk, DiskFile};
+use super::{
+    disk::{Disk, DiskFile},
+    record::FIELDS_BYTES_MAX,
+};
 use crate::mail::id::MessageId;
 
 /// Finished files.
@@ -97,6 +100,19 @@ pub struct LargeReader {
     rest_bytes: u64,
     hash: Xxh3,
     checksum: u64,
+}
+
+/// The fields that a file carries, if all of it checks; else `InvalidData`.
+pub fn fields_of_whole(disk: &dyn Disk, id: MessageId) -> io::Result<(Vec<u8>, u64)> {
+    let mut reader = LargeReader::open(disk, id)?;
+    let (fields_length, content_bytes) = (reader.position as usize - HEADER_BYTES, reader.rest_bytes);
+    if fields_length > FIELDS_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "large file: header does not fit"));
+    }
+    let mut fields = vec![0; fields_length];
+    reader.file.read_at(&mut fields, HEADER_BYTES as u64)?;
+    while reader.next_piece()?.is_some() {}
+    Ok((fields, content_bytes))
 }
 
 impl LargeReader {

@@ -1,5 +1,8 @@
 //! The log as the writer appends to it: one write and one sync for a whole batch. A function of batch, disk and clock.
 
+mod reclaim;
+mod space;
+
 use std::{
     io,
     sync::{Arc, atomic::Ordering},
@@ -7,22 +10,24 @@ use std::{
 };
 
 use jiff::Timestamp;
-use uuid::Uuid;
 
+use self::reclaim::Cleaning;
+pub use self::space::write_footer;
 use super::{
     disk::DiskFile,
     field,
+    footer::{self, Line},
     index::{Entry, Location},
     record::{self, Key, Kind, Record},
-    segment::{Ending, Header, Previous, RECORDS_START, SEGMENT_BYTES_MAX},
-    shared::Shared,
+    segment::{Ending, Previous, RECORDS_START, SEGMENT_BYTES_MAX},
+    shared::{Segment, Shared},
     wish::{NotKept, Wish},
 };
 
 /// Folder of the segments.
 pub const FOLDER: &str = "log";
-/// A segment is closed at this age, so that delivered content leaves a quiet relay's disk too.
-const SEGMENT_AGE_MAX: Duration = Duration::from_secs(3600);
+/// Folder of the file that is turned into a segment when the volume is full.
+pub const RESERVE_FOLDER: &str = "reserve";
 
 /// Room that each batch leaves for the mark behind it: a record with the totals.
 const MARK_BYTES_MAX: u64 = 128;
@@ -32,75 +37,112 @@ pub fn path(number: u64) -> String {
     format!("{FOLDER}/{number:016}.seg")
 }
 
+/// Name of its footer's file.
+pub fn footer_path(number: u64) -> String {
+    format!("{FOLDER}/{number:016}.footer")
+}
+
+/// How large and how old things get. Simulations take smaller ones, so that they see more of them end.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A segment is closed before it gets longer.
+    pub segment_bytes: u64,
+    /// A segment is closed at this age, so that delivered content leaves a quiet relay's disk too.
+    pub segment_age: Duration,
+    /// The reserve: at some 150 bytes an outcome, what 100,000 deliveries need.
+    pub reserve_bytes: u64,
+    /// Content of closed messages is off the disk a day after; four hours are for the copying of what lies before it.
+    pub closed_content_age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            segment_bytes: SEGMENT_BYTES_MAX,
+            segment_age: Duration::from_secs(3600),
+            reserve_bytes: 16 << 20,
+            closed_content_age: Duration::from_secs(20 * 3600),
+        }
+    }
+}
+
+/// Where the nonces of segments come from: chance is an argument, so that a simulation can be run again.
+pub type Nonces = Box<dyn FnMut() -> [u8; 16] + Send>;
+
 /// The writer's own state.
 pub struct Log {
     shared: Arc<Shared>,
+    limits: Limits,
+    nonces: Nonces,
     /// `None` after a failure, until a new one could be made.
     current: Option<Current>,
-    /// What the next header says of the segment before it.
+    /// What the next header says of the segment before it, while there is no current one.
     previous: Option<Previous>,
     next_number: u64,
+    has_reserve: bool,
+    cleaning: Option<Cleaning>,
     batch: Vec<u8>,
 }
 
 /// The segment that is being written.
 struct Current {
     number: u64,
-    file: Arc<dyn DiskFile>,
+    nonce: [u8; 16],
     key: Key,
+    file: Arc<dyn DiskFile>,
     made_at: Timestamp,
     /// Everything below is synced; the next batch goes here.
     end: u64,
     /// Up to here a record or the header says so.
     said_synced: u64,
+    /// It does not get longer than this.
+    bytes_max: u64,
+    /// Whether it was the reserve: then it takes what became of mail, and no mail.
+    is_reserve: bool,
+    footer: footer::Builder,
 }
 
-/// What became of a commit's two kinds of wishes.
-#[derive(Debug)]
-pub struct Committed {
-    /// For the messages in the batch.
-    pub accepted: Result<(), NotKept>,
-    /// For the outcomes in the batch.
-    pub settled: Result<(), NotKept>,
-    /// For each wish, the message that it closed; shorter if nothing was settled.
-    pub closed: Vec<Option<Entry>>,
-}
-
-impl Committed {
-    fn refused(reason: NotKept) -> Self {
-        Self { accepted: Err(reason), settled: Err(reason), closed: Vec::new() }
-    }
-}
+/// What became of a wish: of a change, the message that it closed.
+pub type Done = Result<Option<Entry>, NotKept>;
 
 impl Log {
     /// Begins a new segment, as each start does; if that fails, each tick tries again, and nothing is taken until then.
     ///
     /// `previous`: what became of the last one. `next_number`: larger than that of any segment on disk.
-    pub fn begin(shared: Arc<Shared>, previous: Option<Previous>, next_number: u64, now: Timestamp) -> Self {
-        let mut log = Self { shared, current: None, previous, next_number, batch: Vec::new() };
+    pub fn begin(
+        shared: Arc<Shared>,
+        limits: Limits,
+        nonces: Nonces,
+        previous: Option<Previous>,
+        next_number: u64,
+        now: Timestamp,
+    ) -> Self {
+        let (has_reserve, batch) = (space::reserve_is_there(&*shared.disk, limits), Vec::new());
+        let mut log =
+            Self { shared, limits, nonces, current: None, previous, next_number, has_reserve, cleaning: None, batch };
         log.tick(now);
         log
     }
 
     /// What the log shares with its readers.
-    pub fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Writes and syncs the whole batch, or says of each kind of wish why not.
-    pub fn commit(&mut self, wishes: &[Wish], now: Timestamp) -> Committed {
-        let wishes: Vec<_> = wishes.iter().collect();
-        if let Err(cause) = self.make_room(&wishes, now) {
-            return Committed::refused(not_kept(&cause)); // nothing was written
+    /// Writes and syncs the whole batch, or says of each wish why not.
+    pub fn commit(&mut self, wishes: &[Wish], now: Timestamp) -> Vec<Done> {
+        let all: Vec<_> = wishes.iter().collect();
+        if let Err(cause) = self.make_room(&all, now) {
+            return self.save_changes(&all, not_kept(&cause), now); // nothing was written
         }
-        match self.append(&wishes) {
-            Ok(closed) => Committed { accepted: Ok(()), settled: Ok(()), closed },
-            Err(cause) => self.abandon(&wishes, &cause, now),
+        match self.append(&all) {
+            Ok(closed) => closed.into_iter().map(Ok).collect(),
+            Err(cause) => self.abandon(&all, &cause, now),
         }
     }
 
     /// Looks at the volume, says that the last batch is synced, closes an old segment, begins one if there is none,
-    /// removes those nobody needs. Called every second, and at the end.
+    /// leaves the reserve, makes a new one, and removes what nobody needs. Called every second, and at the end.
     pub fn tick(&mut self, now: Timestamp) {
         match self.shared.disk.free_bytes() {
             Ok(free_bytes) => self.shared.free_bytes.store(free_bytes, Ordering::Relaxed),
@@ -110,80 +152,57 @@ impl Log {
             tracing::error!(%cause, "write segment; a new one is begun");
             self.give_up_segment();
         }
-        let old = self.current.as_ref().is_none_or(|current| {
-            current.end > RECORDS_START && now.duration_since(current.made_at).unsigned_abs() >= SEGMENT_AGE_MAX
-        });
-        if old && let Err(cause) = self.begin_segment(now) {
-            tracing::error!(%cause, "begin segment; nothing is accepted or delivered until one can be written");
+        if self.is_segment_due(now) {
+            self.begin_or_use_reserve(now);
         }
-        self.reclaim();
+        self.keep_reserve();
+        self.reclaim(now);
     }
 
-    /// Removes segments from the oldest on, while nobody needs them (docs/spool.md, "Who removes what").
-    pub fn reclaim(&mut self) {
-        while let Some(oldest) = self.unneeded() {
-            // The folder is synced before the next one goes: if this one came back after a crash without the
-            // records that close its messages, they would be delivered again.
-            let disk = &self.shared.disk;
-            if let Err(cause) = disk.remove(&path(oldest)).and_then(|()| disk.sync_folder(FOLDER)) {
-                tracing::error!(%cause, segment = oldest, "remove segment");
-                return;
-            }
-            self.shared.state().segments.remove(&oldest);
-        }
-    }
-
-    fn unneeded(&self) -> Option<u64> {
-        let current = self.current.as_ref()?;
-        let state = self.shared.state();
-        let oldest = *state.segments.keys().next()?;
-        (oldest != current.number && !state.index.needs(oldest)).then_some(oldest)
+    fn is_segment_due(&self, now: Timestamp) -> bool {
+        let age_max = self.limits.segment_age;
+        let is_full = !self.shared.writable.load(Ordering::Relaxed);
+        is_full
+            || self.current.as_ref().is_none_or(|current| {
+                let is_old = now.duration_since(current.made_at).unsigned_abs() >= age_max;
+                current.is_reserve || (current.end > RECORDS_START && is_old)
+            })
     }
 
     /// Makes sure that there is a segment and that the batch fits into it.
     fn make_room(&mut self, wishes: &[&Wish], now: Timestamp) -> io::Result<()> {
-        let most: usize = wishes.iter().map(|wish| wish.size()).sum();
-        let fits = |current: &Current| current.end + most as u64 + MARK_BYTES_MAX <= SEGMENT_BYTES_MAX;
-        if self.current.as_ref().is_some_and(fits) { Ok(()) } else { self.begin_segment(now) }
+        match &self.current {
+            Some(current) if current.is_reserve && wishes.iter().any(|wish| !wish.is_change()) => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            Some(current) if current.fits(wishes) => Ok(()),
+            _ => self.begin_segment(now),
+        }
     }
 
-    /// Makes the next segment durable, empty as it is, and turns to it.
-    ///
-    /// The one before is left for good first: a new header that is not wanted may survive, and what it says of the
-    /// end of the segment before must stay true.
-    fn begin_segment(&mut self, now: Timestamp) -> io::Result<()> {
-        if let Some(Current { number, end, .. }) = self.current.take() {
-            self.previous = Some(Previous { number, end, ending: Ending::Sealed });
-        }
-        let number = self.next_number;
-        self.next_number += 1; // also after a failure, whose file may be in the way
-        let made = self.make_segment(number, now);
-        if made.is_err() {
-            // A full disk would collect one file a second.
-            let _ = self.shared.disk.remove(&path(number));
-        }
-        self.shared.writable.store(made.is_ok(), Ordering::Relaxed);
-        let current = made?;
-        self.shared.state().segments.insert(number, (current.key, current.end));
-        self.current = Some(current);
-        Ok(())
-    }
-
-    fn make_segment(&self, number: u64, now: Timestamp) -> io::Result<Current> {
-        let header = Header {
-            number,
-            nonce: *Uuid::new_v4().as_bytes(),
-            made_at_ms: now.as_millisecond(),
-            previous: self.previous,
-            totals: self.shared.state().index.account(),
+    /// There is no room for all: what became of mail is recorded where there still is some, mail is refused.
+    fn save_changes(&mut self, wishes: &[&Wish], reason: NotKept, now: Timestamp) -> Vec<Done> {
+        let changes: Vec<_> = wishes.iter().copied().filter(|wish| wish.is_change()).collect();
+        let all_refused = |changes: NotKept| -> Vec<Done> {
+            wishes.iter().map(|wish| Err(if wish.is_change() { changes } else { reason })).collect()
         };
-        let file = self.shared.disk.create(&path(number))?;
-        file.write_at(&header.encode(), 0)?;
-        // Header and name before the first record: what is synced later must be found and readable.
-        file.sync()?;
-        self.shared.disk.sync_folder(FOLDER)?;
-        let end = RECORDS_START;
-        Ok(Current { number, file, key: header.key(), made_at: now, end, said_synced: end })
+        if changes.is_empty() {
+            return all_refused(reason);
+        }
+        let has_room = self.current.as_ref().is_some_and(|current| current.fits(&changes));
+        if !has_room && let Err(cause) = self.begin_on_reserve(now) {
+            tracing::error!(%cause, "record what became of mail; nothing is delivered until that works");
+            self.shared.writable.store(false, Ordering::Relaxed);
+            return all_refused(reason);
+        }
+        match self.append(&changes) {
+            Ok(closed) => spread(wishes, closed, reason),
+            Err(cause) => {
+                tracing::error!(%cause, "write segment; a new one is begun");
+                self.give_up_segment();
+                all_refused(NotKept::Unknown) // mail was not among what was written, so no is true for it
+            }
+        }
     }
 
     /// One write, one sync, then the index: the commit instant is the return of `sync`.
@@ -197,18 +216,24 @@ impl Log {
         let mut places = Vec::with_capacity(wishes.len());
         for enter in &entering {
             let start = self.batch.len();
-            let (kind, fields, content) = enter.record();
-            let record = Record { kind, is_copy: false, synced: current.end, fields, content };
+            let (kind, fields, content, is_copy) = enter.record();
+            let record = Record { kind, is_copy, synced: current.end, fields, content };
             record::append(&mut self.batch, current.end, current.key, &record);
-            let length = (self.batch.len() - start) as u64;
-            places.push(Location { segment: current.number, offset: current.end + start as u64, length });
+            places.push((current.end + start as u64, (self.batch.len() - start) as u64));
         }
         current.write(&self.batch)?;
         let mut state = self.shared.state();
-        if let Some((_, length)) = state.segments.get_mut(&current.number) {
-            *length = current.end;
+        if let Some(segment) = state.segments.get_mut(&current.number) {
+            segment.length = current.end;
         }
-        Ok(entering.into_iter().zip(places).map(|(enter, place)| enter.into_index(&mut state.index, place)).collect())
+        let enter = |(enter, (offset, length)): (super::wish::Enter, (u64, u64))| {
+            let (kind, fields, content, is_copy) = enter.record();
+            let line = Line::of(&Record { kind, is_copy, synced: 0, fields, content }, offset, length);
+            current.footer.push(&line);
+            let place = Location { segment: current.number, offset: line.offset, length: line.length };
+            enter.into_index(&mut state.index, place)
+        };
+        Ok(entering.into_iter().zip(places).map(enter).collect())
     }
 
     /// Says that the last batch is synced, where no later record does, and how the account stands: damage in that
@@ -229,22 +254,13 @@ impl Log {
     /// After a failed write or sync that file is never synced again: the kernel may have dropped its pages.
     ///
     /// The next segment's header makes void what was written, and takes the outcomes; only then is "no" the truth.
-    fn abandon(&mut self, wishes: &[&Wish], cause: &io::Error, now: Timestamp) -> Committed {
+    fn abandon(&mut self, wishes: &[&Wish], cause: &io::Error, now: Timestamp) -> Vec<Done> {
         tracing::error!(%cause, "write segment; a new one is begun");
         self.give_up_segment();
-        let outcomes: Vec<_> = wishes.iter().copied().filter(|wish| wish.is_outcome()).collect();
-        match self.begin_segment(now).and_then(|()| self.append(&outcomes)) {
-            Ok(closed) => {
-                let mut closed = closed.into_iter();
-                let closed = wishes.iter().map(|wish| wish.is_outcome().then(|| closed.next().flatten()).flatten());
-                Committed { accepted: Err(not_kept(cause)), settled: Ok(()), closed: closed.collect() }
-            }
-            Err(cause) => {
-                tracing::error!(%cause, "begin segment; nothing is accepted or delivered until one can be written");
-                self.give_up_segment();
-                Committed::refused(NotKept::Unknown)
-            }
+        if !self.begin_or_use_reserve(now) {
+            return wishes.iter().map(|_| Err(NotKept::Unknown)).collect();
         }
+        self.save_changes(wishes, not_kept(cause), now)
     }
 
     fn give_up_segment(&mut self) {
@@ -255,7 +271,18 @@ impl Log {
     }
 }
 
+/// Gives changes what became of them, and everything else its reason.
+fn spread(wishes: &[&Wish], closed: Vec<Option<Entry>>, reason: NotKept) -> Vec<Done> {
+    let mut closed = closed.into_iter();
+    wishes.iter().map(|wish| if wish.is_change() { Ok(closed.next().flatten()) } else { Err(reason) }).collect()
+}
+
 impl Current {
+    fn fits(&self, wishes: &[&Wish]) -> bool {
+        let most: usize = wishes.iter().map(|wish| wish.size()).sum();
+        self.end + most as u64 + MARK_BYTES_MAX <= self.bytes_max
+    }
+
     /// Appends bytes and syncs them.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {

@@ -17,7 +17,7 @@ const MAGIC: [u8; 4] = *b"BMXR";
 const CHECKED_HEADER_BYTES: usize = 24;
 
 /// What a record says. Numbers are on disk: never reuse one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kind {
     /// A message is ours.
     Accepted = 1,
@@ -27,8 +27,34 @@ pub enum Kind {
     Closed = 3,
     /// How the account stands, and up to where the segment was synced.
     Mark = 4,
+    /// Recipients were held, by a person or by age.
+    Held = 5,
+    /// They are held no longer.
+    Released = 6,
+    /// The client heard 4xx after all: the message is not ours.
+    Withdrawn = 7,
+    /// Another relay has it.
+    Moved = 8,
     /// Something that this program does not know. Never written.
     Later = 255,
+}
+
+impl Kind {
+    const KNOWN: [Self; 8] = [
+        Self::Accepted,
+        Self::Attempt,
+        Self::Closed,
+        Self::Mark,
+        Self::Held,
+        Self::Released,
+        Self::Withdrawn,
+        Self::Moved,
+    ];
+
+    /// The kind that this byte stands for; `Later` if only a later program knows.
+    pub fn from_byte(byte: u8) -> Self {
+        Self::KNOWN.into_iter().find(|known| *known as u8 == byte).unwrap_or(Self::Later)
+    }
 }
 
 /// The record is a copy of an older one and is in the account already.
@@ -59,6 +85,11 @@ impl Key {
         Self(xxh3_64(nonce))
     }
 
+    /// Seed of other checksums that only this segment's own files pass.
+    pub fn seed(self) -> u64 {
+        self.0
+    }
+
     fn checksum(self, offset: u64, header: &[u8], body: &[u8]) -> u64 {
         let mut hash = Xxh3::with_seed(self.0);
         hash.update(&offset.to_le_bytes());
@@ -67,6 +98,10 @@ impl Key {
         hash.digest()
     }
 }
+
+/// The most that a record takes: enough of a segment to read any one of them.
+pub const RECORD_BYTES_MAX: usize =
+    (RECORD_HEADER_BYTES + FIELDS_BYTES_MAX + INLINE_CONTENT_BYTES_MAX).next_multiple_of(RECORD_ALIGNMENT_BYTES);
 
 /// Bytes that a record takes, padding included.
 pub fn length(fields: usize, content: usize) -> usize {
@@ -111,8 +146,7 @@ pub fn decode(bytes: &[u8], offset: u64, key: Key) -> Option<(Record<'_>, usize)
     if key.checksum(offset, &header[..CHECKED_HEADER_BYTES], body) != checksum {
         return None;
     }
-    let known = [Kind::Accepted, Kind::Attempt, Kind::Closed, Kind::Mark];
-    let kind = known.into_iter().find(|known| *known as u8 == header[4]).unwrap_or(Kind::Later);
+    let kind = Kind::from_byte(header[4]);
     let (fields, content) = body.split_at(fields_length);
     let record = Record { kind, is_copy: header[5] & FLAG_COPY != 0, synced, fields, content };
     Some((record, length(fields_length, content_length)))

@@ -1,4 +1,4 @@
-//! What the writer shares with those who read: the disk, the index, the segments.
+//! What the writer shares with those who read: the disk, the index, the segments, what was found damaged.
 
 use std::{
     collections::BTreeMap,
@@ -14,30 +14,81 @@ use super::{disk::Disk, index::Index, record::Key};
 pub struct Shared {
     /// The way to files.
     pub disk: Arc<dyn Disk>,
-    /// False while no segment can be written.
+    /// False while nothing can be recorded.
     pub writable: AtomicBool,
+    /// True while the log stands on its reserve: what becomes of mail is recorded, and no mail is taken.
+    pub on_reserve: AtomicBool,
     /// Bytes free on the volume, as the writer found them within the last second.
     pub free_bytes: AtomicU64,
     state: Mutex<State>,
+    damages: Mutex<Damages>,
 }
 
 /// Index and segments, under one lock: a location is of use only while its segment exists.
+#[derive(Default)]
 pub struct State {
     /// The open messages.
     pub index: Index,
-    /// Key and length of each segment on disk, by number.
-    pub segments: BTreeMap<u64, (Key, u64)>,
+    /// The segments on disk, by number.
+    pub segments: BTreeMap<u64, Segment>,
 }
+
+/// A segment on disk.
+#[derive(Clone, Copy)]
+pub struct Segment {
+    /// Key of its checksums.
+    pub key: Key,
+    /// End of its valid part.
+    pub length: u64,
+}
+
+/// What was found damaged since the start.
+#[derive(Default)]
+pub struct Damages {
+    /// A sentence each.
+    pub told: Vec<String>,
+    /// How many parts had been synced once.
+    pub rot: u64,
+}
+
+/// A person needs to hear that there is more, not all of it; the log and the quarantine tell each one.
+const TOLD_MAX: usize = 100;
 
 impl Shared {
     /// As recovery found it.
-    pub fn new(disk: Arc<dyn Disk>, state: State) -> Self {
+    pub fn new(disk: Arc<dyn Disk>, state: State, damages: Damages) -> Self {
         let free_bytes = AtomicU64::new(disk.free_bytes().unwrap_or_default());
-        Self { disk, writable: AtomicBool::new(false), free_bytes, state: Mutex::new(state) }
+        Self {
+            disk,
+            writable: AtomicBool::new(false),
+            on_reserve: AtomicBool::new(false),
+            free_bytes,
+            state: Mutex::new(state),
+            damages: Mutex::new(damages),
+        }
     }
 
     /// Locks index and segments. Held only for look-ups and updates, never over I/O.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was found damaged.
+    pub fn damages(&self) -> MutexGuard<'_, Damages> {
+        self.damages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Damages {
+    /// Notes a damaged part, unless it was told before. True if it is news.
+    pub fn tell(&mut self, sentence: String, is_rot: bool) -> bool {
+        if self.told.contains(&sentence) {
+            return false;
+        }
+        self.rot += u64::from(is_rot);
+        if self.told.len() < TOLD_MAX {
+            self.told.push(sentence);
+        }
+        true
     }
 }

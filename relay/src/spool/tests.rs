@@ -10,19 +10,54 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Content, ReadError, Recovered, Spool,
+    Content, ReadError, Spool, Watchers,
     disk::RealDisk,
     faulty_disk::{Faults, FaultyDisk},
-    field::{self, Attempt, Fate},
-    log,
-    record::INLINE_CONTENT_BYTES_MAX,
-    recovery::{self, QUARANTINE},
+    field::{self, Change, Fate},
+    log::{self, Limits, Log},
+    quarantine::FOLDER as QUARANTINE,
+    record::{INLINE_CONTENT_BYTES_MAX, Kind},
+    recovery,
+    shared::Shared,
     wish::{NotKept, Wish},
 };
 use crate::mail::{content::Source, id::MessageId};
 
+/// What a start found.
+struct Recovered {
+    waiting: Vec<MessageId>,
+    damages: Vec<String>,
+    rot: u64,
+}
+
 fn open(folder: &Path) -> (Spool, Recovered) {
-    Spool::open(Arc::new(RealDisk::new(folder)), |_| {}).unwrap()
+    let (spool, waiting) = Spool::open(Arc::new(RealDisk::new(folder)), unwatched()).unwrap();
+    let (damages, rot) = spool.damages();
+    (spool, Recovered { waiting, damages, rot })
+}
+
+/// Ends a spool as a kill does, without a last word. Its threads are gone when this returns.
+fn kill(spool: Spool) {
+    let shared = Arc::downgrade(&spool.shared);
+    drop(spool);
+    wait_until("the threads end", || shared.strong_count() == 0);
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < limit, "waited too long until {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn unwatched() -> Watchers {
+    Watchers { synced: Box::new(|_| {}), rot: Box::new(|_| {}) }
+}
+
+fn recover(disk: Arc<FaultyDisk>) -> (Arc<Shared>, Log) {
+    let nonces = Box::new(|| uuid::Uuid::new_v4().into_bytes());
+    recovery::recover(disk, Limits::default(), nonces, Timestamp::now()).unwrap()
 }
 
 async fn keep(spool: &Spool, content: &[u8], recipients: usize) -> Result<MessageId, NotKept> {
@@ -35,9 +70,9 @@ async fn keep(spool: &Spool, content: &[u8], recipients: usize) -> Result<Messag
     incoming.keep().await.map(|receipt| receipt.id())
 }
 
-fn attempt(id: MessageId, fates: &[Fate]) -> Attempt {
+fn attempt(id: MessageId, fates: &[Fate]) -> Change {
     let fates = (0..).zip(fates).map(|(place, fate)| (place, *fate, "words".to_owned())).collect();
-    Attempt { id, at: Timestamp::now(), next_hop: "mx1:25".into(), fates }
+    Change { kind: Kind::Attempt, id, at: Timestamp::now(), by: "mx1:25".into(), fates }
 }
 
 async fn content(mut source: Content) -> io::Result<Vec<u8>> {
@@ -52,24 +87,16 @@ async fn content(mut source: Content) -> io::Result<Vec<u8>> {
 fn wish() -> Wish {
     let accepted = field::tests::accepted(MessageId::new(), 1);
     let fields = accepted.encode();
-    Wish::Accept {
-        accepted: Box::new(accepted),
-        fields,
-        content: b"small\r\n".to_vec(),
-        answer: tokio::sync::oneshot::channel().0,
-    }
+    Wish::Accept { arrival: accepted.arrival(), fields, content: b"small\r\n".to_vec(), is_copy: false }
 }
 
 fn outcome(id: MessageId) -> Wish {
-    let attempt = attempt(id, &[Fate::Delivered]);
-    Wish::Settle { fields: attempt.encode(), attempt, answer: tokio::sync::oneshot::channel().0 }
+    Wish::change(attempt(id, &[Fate::Delivered]))
 }
 
-fn id_of(wish: &Wish) -> MessageId {
-    match wish {
-        Wish::Accept { accepted, .. } => accepted.envelope.id,
-        Wish::Settle { attempt, .. } => attempt.id,
-    }
+/// What those who wanted it hear.
+fn told(log: &mut Log, wishes: &[Wish]) -> Vec<Result<(), NotKept>> {
+    log.commit(wishes, Timestamp::now()).into_iter().map(|done| done.map(|_| ())).collect()
 }
 
 /// Names in a folder of the spool.
@@ -90,11 +117,11 @@ async fn every_message_and_every_fate_is_found_again_at_the_next_start() {
     for content in &contents {
         ids.push(keep(&spool, content, 2).await.unwrap());
     }
-    assert_eq!(spool.settle(attempt(ids[0], &[Fate::Delivered, Fate::Delivered])).await, Ok(true));
-    assert_eq!(spool.settle(attempt(ids[1], &[Fate::Held, Fate::Deferred])).await, Ok(false));
-    assert_eq!(spool.settle(attempt(ids[5], &[Fate::Delivered, Fate::Delivered])).await, Ok(true));
+    assert_eq!(spool.change(attempt(ids[0], &[Fate::Delivered, Fate::Delivered])).await, Ok(true));
+    assert_eq!(spool.change(attempt(ids[1], &[Fate::Held, Fate::Deferred])).await, Ok(false));
+    assert_eq!(spool.change(attempt(ids[5], &[Fate::Delivered, Fate::Delivered])).await, Ok(true));
     let account = spool.account();
-    drop(spool);
+    kill(spool);
 
     let (spool, recovered) = open(folder.path());
     assert_eq!(recovered.damages, [] as [String; 0]);
@@ -120,10 +147,11 @@ async fn a_message_that_was_closed_never_comes_back_though_its_segments_go_one_b
         assert_eq!(recovered.waiting.len(), usize::from(last.is_some()));
         if let Some(id) = last {
             // Closed in a later segment than the one that holds its content.
-            assert_eq!(spool.settle(attempt(id, &[Fate::Delivered])).await, Ok(true));
+            assert_eq!(spool.change(attempt(id, &[Fate::Delivered])).await, Ok(true));
         }
-        last = keep(&spool, b"content\r\n", 1).await.ok();
+        last = Some(keep(&spool, b"content\r\n", 1).await.unwrap());
         assert_eq!(spool.account().difference(), 0);
+        kill(spool);
     }
     let (spool, recovered) = open(folder.path());
     assert_eq!(recovered.waiting.len(), 1);
@@ -137,7 +165,7 @@ async fn nobody_hears_that_a_message_is_kept_before_its_sync_has_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
     let disk = Arc::new(FaultyDisk { disk: RealDisk::new(folder.path()), faults: faults.clone() });
-    let (spool, _) = Spool::open(disk, |_| {}).unwrap();
+    let (spool, _) = Spool::open(disk, unwatched()).unwrap();
     *faults.sync_is_held.lock().unwrap() = true;
     let keeping = tokio::spawn({
         let spool = spool.clone();
@@ -164,22 +192,21 @@ fn after_a_failed_sync_senders_hear_no_only_when_their_messages_are_void() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
     let disk = Arc::new(FaultyDisk { disk: RealDisk::new(folder.path()), faults: faults.clone() });
-    let (shared, mut log, _) = recovery::recover(disk, Timestamp::now()).unwrap();
+    let (shared, mut log) = recover(disk);
     let kept = wish();
-    assert_eq!(log.commit(std::slice::from_ref(&kept), Timestamp::now()).accepted, Ok(()));
+    assert_eq!(told(&mut log, std::slice::from_ref(&kept)), [Ok(())]);
 
     faults.sync.store(true, Ordering::Relaxed);
-    let batch = [wish(), outcome(id_of(&kept)), wish()];
-    let committed = log.commit(&batch, Timestamp::now());
-    assert_eq!((committed.accepted, committed.settled), (Err(NotKept::Disk), Ok(())));
+    let batch = [wish(), outcome(kept.id()), wish()];
+    assert_eq!(told(&mut log, &batch), [Err(NotKept::Disk), Ok(()), Err(NotKept::Disk)]);
     assert_eq!(shared.state().index.counts().messages, 0);
     let later = wish();
-    assert_eq!(log.commit(std::slice::from_ref(&later), Timestamp::now()).accepted, Ok(()));
+    assert_eq!(told(&mut log, std::slice::from_ref(&later)), [Ok(())]);
     drop(log);
 
     // The bytes of the failed batch are on the disk, but the next header made them void.
     let (_, recovered) = open(folder.path());
-    assert_eq!(recovered.waiting, [id_of(&later)]);
+    assert_eq!(recovered.waiting, [later.id()]);
     assert_eq!(recovered.damages, [] as [String; 0]);
 }
 
@@ -188,26 +215,22 @@ fn when_no_segment_can_be_made_nobody_is_told_anything_until_one_can() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
     let disk = Arc::new(FaultyDisk { disk: RealDisk::new(folder.path()), faults: faults.clone() });
-    let (shared, mut log, _) = recovery::recover(disk, Timestamp::now()).unwrap();
+    let (shared, mut log) = recover(disk);
 
     faults.sync.store(true, Ordering::Relaxed);
     faults.create.store(true, Ordering::Relaxed);
-    assert_eq!(log.commit(&[wish()], Timestamp::now()).accepted, Err(NotKept::Unknown));
+    assert_eq!(told(&mut log, &[wish()]), [Err(NotKept::Unknown)]);
     assert!(!shared.writable.load(Ordering::Relaxed));
-    assert_eq!(
-        log.commit(&[wish()], Timestamp::now()).accepted,
-        Err(NotKept::Disk),
-        "nothing was written, so no is true"
-    );
+    assert_eq!(told(&mut log, &[wish()]), [Err(NotKept::Disk)], "nothing was written, so no is true");
 
     faults.create.store(false, Ordering::Relaxed);
     log.tick(Timestamp::now());
     assert!(shared.writable.load(Ordering::Relaxed));
     let later = wish();
-    assert_eq!(log.commit(std::slice::from_ref(&later), Timestamp::now()).accepted, Ok(()));
+    assert_eq!(told(&mut log, std::slice::from_ref(&later)), [Ok(())]);
     drop(log);
     let (_, recovered) = open(folder.path());
-    assert_eq!(recovered.waiting, [id_of(&later)]);
+    assert_eq!(recovered.waiting, [later.id()]);
 }
 
 #[tokio::test]
@@ -215,7 +238,7 @@ async fn a_torn_end_costs_nothing_that_was_answered() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = open(folder.path());
     let kept = keep(&spool, b"kept\r\n", 1).await.unwrap();
-    drop(spool);
+    kill(spool);
     let segment = folder.path().join(log::path(1));
     let mut bytes = fs::read(&segment).unwrap();
     bytes.extend(b"BMXR half a record that a crash left behind");
@@ -244,7 +267,7 @@ async fn rot_is_copied_aside_and_counted_and_what_is_behind_it_is_found() {
     bytes[second.offset as usize + 40] ^= 1;
     fs::write(&segment, &bytes).unwrap();
     assert!(matches!(spool.read(ids[1]).await, Err(ReadError::Damaged)), "a running relay notices too");
-    drop(spool);
+    kill(spool);
 
     let (_, recovered) = open(folder.path());
     assert_eq!(recovered.waiting, [ids[0], ids[2]]);
@@ -284,7 +307,7 @@ async fn what_was_never_answered_leaves_nothing_behind() {
     // A crash leaves them; the next start clears up.
     fs::write(folder.path().join("tmp/left"), "x").unwrap();
     fs::write(folder.path().join("large").join(MessageId::new().to_string()), "x").unwrap();
-    drop(spool);
+    kill(spool);
     open(folder.path());
     assert_eq!((names(folder.path(), "tmp").len(), names(folder.path(), "large").len()), (0, 0));
 }
@@ -306,7 +329,7 @@ async fn damage_is_told_at_every_start_and_a_large_file_without_its_record_is_ne
     let large = keep(&spool, &vec![b'x'; 300_000], 1).await.unwrap();
     damage(folder.path(), &spool, large);
     spool.close().await;
-    drop(spool);
+    kill(spool);
     for start in 1..=3 {
         let (spool, recovered) = open(folder.path());
         assert_eq!(recovered.rot, 1, "start {start}");
@@ -325,10 +348,10 @@ async fn the_account_admits_what_damage_took_and_stays_exact() {
         let hit = keep(&spool, b"is hit\r\n", 1).await.unwrap();
         damage(folder.path(), &spool, hit);
         if delivered_before {
-            spool.settle(attempt(hit, &[Fate::Delivered])).await.unwrap();
+            spool.change(attempt(hit, &[Fate::Delivered])).await.unwrap();
         }
         spool.close().await;
-        drop(spool);
+        kill(spool);
         open(folder.path()).0.close().await; // the header that it writes knows the account
         let (spool, _) = open(folder.path());
         let account = spool.account();
@@ -344,7 +367,7 @@ async fn after_a_clean_stop_damage_to_the_very_last_message_is_told_as_rot() {
     let last = keep(&spool, b"the last one\r\n", 1).await.unwrap();
     spool.close().await;
     damage(folder.path(), &spool, last);
-    drop(spool);
+    kill(spool);
     assert_eq!(open(folder.path()).1.rot, 1);
 }
 
@@ -356,7 +379,7 @@ async fn what_a_start_counted_is_rot_when_it_is_damaged_later_even_after_a_kill(
         keep(&spool, b"small\r\n", 1).await.unwrap();
         let large = keep(&spool, &vec![b'x'; 300_000], 1).await.unwrap();
         let place = spool.shared.state().index.get(large).unwrap().location;
-        drop(spool); // killed: no mark
+        kill(spool);
         open(folder.path()).0.close().await;
 
         let path = folder.path().join(log::path(place.segment));
@@ -364,6 +387,11 @@ async fn what_a_start_counted_is_rot_when_it_is_damaged_later_even_after_a_kill(
         let hit = place.offset as usize..if zeros { bytes.len() } else { place.offset as usize + 50 };
         bytes[hit].fill(0);
         fs::write(&path, &bytes).unwrap();
+        // A start that trusts its footers does not see it, the scrub that follows does.
+        let (spool, _) = open(folder.path());
+        wait_until("the scrub has found it", || spool.damages().1 == 1);
+        assert_eq!(spool.account().difference(), 0, "zeros: {zeros}");
+        kill(spool);
         let (spool, recovered) = open(folder.path());
         assert_eq!((recovered.rot, spool.account().difference()), (1, 0), "zeros: {zeros}");
         assert_eq!(names(folder.path(), "large"), [large.to_string()], "zeros: {zeros}");
@@ -375,7 +403,7 @@ async fn a_segment_without_its_header_leaves_the_log_only_when_its_copy_is_whole
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = open(folder.path());
     keep(&spool, b"unreadable\r\n", 1).await.unwrap();
-    drop(spool);
+    kill(spool);
     let path = folder.path().join(log::path(1));
     let mut bytes = fs::read(&path).unwrap();
     bytes[..4608].fill(0);
@@ -385,8 +413,8 @@ async fn a_segment_without_its_header_leaves_the_log_only_when_its_copy_is_whole
     let faults = Arc::new(Faults::default());
     faults.create.store(true, Ordering::Relaxed);
     let disk = Arc::new(FaultyDisk { disk: RealDisk::new(folder.path()), faults });
-    let (_, _, found) = recovery::recover(disk, Timestamp::now()).unwrap();
-    assert_eq!((found.rot, fs::read(&path).unwrap().len()), (1, bytes.len()));
+    let (shared, _) = recover(disk);
+    assert_eq!((shared.damages().rot, fs::read(&path).unwrap().len()), (1, bytes.len()));
 
     let (_, recovered) = open(folder.path());
     assert_eq!((recovered.rot, path.exists()), (1, false));
@@ -401,10 +429,9 @@ async fn a_record_of_a_kind_that_only_a_newer_program_knows_is_refused() {
     let path = folder.path().join(log::path(1));
     let mut bytes = fs::read(&path).unwrap();
     let (end, key) = (bytes.len() as u64, super::segment::Header::decode(&bytes).unwrap().key());
-    let later =
-        super::record::Record { kind: super::Kind::Later, is_copy: false, synced: end, fields: b"", content: b"" };
+    let later = super::record::Record { kind: Kind::Later, is_copy: false, synced: end, fields: b"", content: b"" };
     super::record::append(&mut bytes, 0, key, &later);
     fs::write(&path, &bytes).unwrap();
-    let refused = Spool::open(Arc::new(RealDisk::new(folder.path())), |_| {}).err().unwrap();
+    let refused = Spool::open(Arc::new(RealDisk::new(folder.path())), unwatched()).err().unwrap();
     assert!(refused.to_string().contains("newer program"), "{refused}");
 }

@@ -1,4 +1,4 @@
-//! The writer's thread: loops the log's step over all that waits, and alone answers that something is kept.
+//! The writer: commits all that waits, and alone answers that something is kept. Its thread only loops its steps.
 
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError},
@@ -9,11 +9,9 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{
-    index::Entry,
     large,
-    log::{Committed, Log},
-    shared::Shared,
-    wish::Wish,
+    log::{Done, Log},
+    wish::{NotKept, Wish},
 };
 use crate::mail::id::MessageId;
 
@@ -21,7 +19,7 @@ use crate::mail::id::MessageId;
 const COMMIT_MESSAGES_MAX: usize = 256;
 /// Bytes in one commit, but for its last record: what a slow disk (50 MB/s) syncs in a tenth of a second.
 const COMMIT_BYTES_MAX: usize = 4 << 20;
-/// How often the log looks after itself: [`Log::tick`].
+/// How often the log looks after itself: [`Writer::tick`].
 const TICK: Duration = Duration::from_secs(1);
 
 /// Proof that a message is on stable storage. The field is private: only the writer makes one.
@@ -39,39 +37,111 @@ impl Receipt {
 
 /// What the writer is told.
 pub enum Order {
-    /// To record something.
-    Record(Wish),
+    /// To make a message ours.
+    Keep(Wish, oneshot::Sender<Result<Receipt, NotKept>>),
+    /// To record what happened to one; answered with whether it is closed by that.
+    Change(Wish, oneshot::Sender<Result<bool, NotKept>>),
     /// To leave the log in good order, since the process ends.
     Close(oneshot::Sender<()>),
 }
 
-/// Runs until all who could give orders are gone. `synced` is told how long each commit took.
-pub fn run(mut log: Log, orders: &Receiver<Order>, synced: impl Fn(Duration)) {
-    let _guard = EndWithProcess;
-    let mut ticked = Instant::now();
-    loop {
-        if ticked.elapsed() >= TICK {
-            log.tick(Timestamp::now());
-            ticked = Instant::now();
+impl Order {
+    fn wish(&self) -> Option<&Wish> {
+        match self {
+            Self::Keep(wish, _) | Self::Change(wish, _) => Some(wish),
+            Self::Close(_) => None,
         }
-        let (wishes, closing) = match next_batch(orders) {
-            Ok(batch) => batch,
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
+    }
+}
+
+/// The log and the answers. The thread only loops its steps, so a simulation runs the same code.
+pub struct Writer {
+    log: Log,
+}
+
+/// Who waits for an answer.
+enum Answer {
+    Keep(oneshot::Sender<Result<Receipt, NotKept>>),
+    Change(oneshot::Sender<Result<bool, NotKept>>),
+}
+
+impl Writer {
+    /// Writes to this log.
+    pub fn new(log: Log) -> Self {
+        Self { log }
+    }
+
+    /// Records all that is wanted in one commit, and answers everybody.
+    pub fn step(&mut self, orders: Vec<Order>, now: Timestamp) {
+        let (mut wishes, mut answers, mut closing) = (Vec::new(), Vec::new(), None);
+        for order in orders {
+            match order {
+                Order::Keep(wish, answer) => {
+                    wishes.push(wish);
+                    answers.push(Answer::Keep(answer));
+                }
+                Order::Change(wish, answer) => {
+                    wishes.push(wish);
+                    answers.push(Answer::Change(answer));
+                }
+                Order::Close(answer) => closing = Some(answer),
+            }
+        }
         if !wishes.is_empty() {
-            let begun = Instant::now();
-            let committed = log.commit(&wishes, Timestamp::now());
-            synced(begun.elapsed());
-            let closed = committed.closed.iter().any(Option::is_some);
-            answer(log.shared(), wishes, committed);
+            let done = self.log.commit(&wishes, now);
+            let closed = done.iter().any(|done| matches!(done, Ok(Some(_))));
+            for ((wish, answer), done) in wishes.iter().zip(answers).zip(done) {
+                self.answer(wish.id(), answer, done);
+            }
             if closed {
-                log.reclaim();
+                self.log.remove_unneeded();
             }
         }
         if let Some(closing) = closing {
-            log.tick(Timestamp::now());
+            self.log.tick(now);
             let _ = closing.send(());
+        }
+    }
+
+    /// What is to be done every second, with mail or without.
+    pub fn tick(&mut self, now: Timestamp) {
+        self.log.tick(now);
+    }
+
+    /// Who no longer listens has lost its connection; what is recorded is recorded all the same.
+    fn answer(&self, id: MessageId, answer: Answer, done: Done) {
+        if done.as_ref().is_ok_and(|closed| closed.as_ref().is_some_and(|entry| entry.is_large)) {
+            // Only after the record that closes it is durable. What fails here is removed at the next start.
+            let _ = self.log.shared().disk.remove(&large::path(id));
+        }
+        match answer {
+            Answer::Keep(answer) => {
+                let _ = answer.send(done.map(|_| Receipt { id }));
+            }
+            Answer::Change(answer) => {
+                let _ = answer.send(done.map(|closed| closed.is_some()));
+            }
+        }
+    }
+}
+
+/// Runs until all who could give orders are gone. `synced` is told how long each commit took.
+pub fn run(log: Log, orders: &Receiver<Order>, synced: &dyn Fn(Duration)) {
+    let _guard = EndWithProcess;
+    let (mut writer, mut ticked) = (Writer::new(log), Instant::now());
+    loop {
+        if ticked.elapsed() >= TICK {
+            writer.tick(Timestamp::now());
+            ticked = Instant::now();
+        }
+        match next_batch(orders) {
+            Ok(batch) => {
+                let begun = Instant::now();
+                writer.step(batch, Timestamp::now());
+                synced(begun.elapsed());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
@@ -87,45 +157,20 @@ impl Drop for EndWithProcess {
     }
 }
 
-/// Waits for one wish and takes what came with it: no timer, batches form while the disk works.
-fn next_batch(orders: &Receiver<Order>) -> Result<(Vec<Wish>, Option<oneshot::Sender<()>>), RecvTimeoutError> {
-    let (mut wishes, mut bytes) = (Vec::new(), 0);
+/// Waits for one order and takes what came with it: no timer, batches form while the disk works.
+fn next_batch(orders: &Receiver<Order>) -> Result<Vec<Order>, RecvTimeoutError> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut next = orders.recv_timeout(TICK)?;
     loop {
-        match next {
-            Order::Close(answer) => return Ok((wishes, Some(answer))),
-            Order::Record(wish) => {
-                bytes += wish.size();
-                wishes.push(wish);
-            }
-        }
-        if wishes.len() >= COMMIT_MESSAGES_MAX || bytes >= COMMIT_BYTES_MAX {
-            return Ok((wishes, None));
+        bytes += next.wish().map_or(0, Wish::size);
+        let is_last = matches!(next, Order::Close(_));
+        batch.push(next);
+        if is_last || batch.len() >= COMMIT_MESSAGES_MAX || bytes >= COMMIT_BYTES_MAX {
+            return Ok(batch);
         }
         match orders.try_recv() {
             Ok(order) => next = order,
-            Err(_) => return Ok((wishes, None)),
-        }
-    }
-}
-
-/// Tells everybody. Who no longer listens has lost its connection; the message is ours all the same.
-fn answer(shared: &Shared, wishes: Vec<Wish>, committed: Committed) {
-    let mut closed = committed.closed.into_iter();
-    for wish in wishes {
-        let closed: Option<Entry> = closed.next().flatten();
-        match wish {
-            Wish::Accept { accepted, answer, .. } => {
-                let id = accepted.envelope.id;
-                let _ = answer.send(committed.accepted.map(|()| Receipt { id }));
-            }
-            Wish::Settle { attempt, answer, .. } => {
-                if closed.as_ref().is_some_and(|entry| entry.is_large) {
-                    // Only after the `Closed` record is durable. What fails here is removed at the next start.
-                    let _ = shared.disk.remove(&large::path(attempt.id));
-                }
-                let _ = answer.send(committed.settled.map(|()| closed.is_some()));
-            }
+            Err(_) => return Ok(batch),
         }
     }
 }

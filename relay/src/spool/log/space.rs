@@ -1,0 +1,198 @@
+//! Where the log finds room: a segment's is promised before it is used, and a reserve is kept for what became of mail.
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+};
+
+use jiff::Timestamp;
+
+use super::{Current, Limits, Log, RESERVE_FOLDER, Segment, footer, footer_path, path};
+use crate::spool::{
+    disk::{Disk, DiskFile},
+    large::TEMPORARY_FOLDER,
+    segment::{Ending, Header, Previous, RECORDS_START},
+};
+
+/// The reserve as it waits.
+const RESERVE: &str = "reserve/segment";
+/// The reserve is written in pieces of this size.
+const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Whether the reserve is whole: it comes into its folder only when all of it is written and synced.
+pub fn reserve_is_there(disk: &dyn Disk, limits: Limits) -> bool {
+    disk.open(RESERVE).and_then(|file| file.length()).is_ok_and(|length| length == limits.reserve_bytes)
+}
+
+impl Log {
+    /// Begins a segment; if there is no room for one, on the reserve. True if there is one now.
+    pub(super) fn begin_or_use_reserve(&mut self, now: Timestamp) -> bool {
+        let Err(cause) = self.begin_segment(now) else { return true };
+        if self.current.is_none() {
+            tracing::error!(%cause, "begin segment; nothing is accepted until one can be written");
+            if let Err(cause) = self.begin_on_reserve(now) {
+                tracing::error!(%cause, "begin segment on the reserve; nothing is delivered until one can be written");
+            }
+        }
+        self.current.is_some()
+    }
+
+    /// Makes the next segment durable, empty as it is, and turns to it. What fails before it has its name leaves the
+    /// current one as it was.
+    pub(super) fn begin_segment(&mut self, now: Timestamp) -> io::Result<()> {
+        let (number, temporary) = self.next_name();
+        let prepared = self.prepare(number, &temporary, now);
+        if prepared.is_err() {
+            // A full disk would collect one file a second.
+            let _ = self.shared.disk.remove(&temporary);
+        }
+        self.turn_to(&temporary, prepared?)
+    }
+
+    fn next_name(&mut self) -> (u64, String) {
+        let number = self.next_number;
+        self.next_number += 1; // also after a failure, whose file may be in the way
+        (number, format!("{TEMPORARY_FOLDER}/{number:016}.seg"))
+    }
+
+    fn prepare(&mut self, number: u64, temporary: &str, now: Timestamp) -> io::Result<Current> {
+        let file = self.shared.disk.create(temporary)?;
+        match file.allocate(self.limits.segment_bytes) {
+            // Then it shows when it is written.
+            Err(cause) if cause.kind() == io::ErrorKind::Unsupported => {}
+            result => result?, // a full volume shows here, before anything depends on the segment
+        }
+        self.begin_file(number, file, now, false)
+    }
+
+    /// Turns the reserve into a segment. Its room is its own, so this works on a full volume.
+    pub(super) fn begin_on_reserve(&mut self, now: Timestamp) -> io::Result<()> {
+        if !self.has_reserve {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "there is no reserve left"));
+        }
+        let (number, _) = self.next_name();
+        let file = self.shared.disk.edit(RESERVE)?;
+        self.has_reserve = false; // used or failed: a file whose sync has failed is not tried again
+        let begun = self.begin_file(number, file, now, true).and_then(|current| self.turn_to(RESERVE, current));
+        if begun.is_err() {
+            let _ = self.shared.disk.remove(RESERVE);
+        }
+        begun?;
+        tracing::error!(
+            "the log goes on in its reserve: what becomes of mail is recorded, no mail is taken; make room"
+        );
+        Ok(())
+    }
+
+    /// Writes and syncs the header: a name in `log/` always stands for a segment that has one.
+    fn begin_file(
+        &mut self,
+        number: u64,
+        file: Arc<dyn DiskFile>,
+        now: Timestamp,
+        is_reserve: bool,
+    ) -> io::Result<Current> {
+        let nonce = (self.nonces)();
+        let header = Header {
+            number,
+            nonce,
+            made_at_ms: now.as_millisecond(),
+            previous: self.previous_of_next(),
+            totals: self.shared.state().index.account(),
+        };
+        file.write_at(&header.encode(), 0)?;
+        file.sync()?;
+        Ok(Current {
+            number,
+            nonce,
+            key: header.key(),
+            file,
+            made_at: now,
+            end: RECORDS_START,
+            said_synced: RECORDS_START,
+            bytes_max: if is_reserve { self.limits.reserve_bytes } else { self.limits.segment_bytes },
+            is_reserve,
+            footer: footer::Builder::new(),
+        })
+    }
+
+    fn previous_of_next(&self) -> Option<Previous> {
+        let sealed = |current: &Current| Previous { number: current.number, end: current.end, ending: Ending::Sealed };
+        self.current.as_ref().map(sealed).or(self.previous)
+    }
+
+    /// Gives the new segment its name. From the attempt on, its header may be found after a crash, and what it says of
+    /// the end of the segment before must stay true: that one is left for good first.
+    fn turn_to(&mut self, from: &str, next: Current) -> io::Result<()> {
+        self.previous = self.previous_of_next();
+        let before = self.current.take();
+        let name = path(next.number);
+        // The name before the first record: what is synced later must be found.
+        let named = self.shared.disk.rename(from, &name).and_then(|()| self.shared.disk.sync_folder(super::FOLDER));
+        if named.is_err() {
+            let _ = self.shared.disk.remove(&name);
+            let _ = self.shared.disk.remove(from);
+        }
+        self.shared.writable.store(named.is_ok(), Ordering::Relaxed);
+        named?;
+        self.shared.on_reserve.store(next.is_reserve, Ordering::Relaxed);
+        let segment = Segment { key: next.key, length: next.end };
+        self.shared.state().segments.insert(next.number, segment);
+        self.current = Some(next);
+        if let Some(before) = before {
+            self.seal(before);
+        }
+        Ok(())
+    }
+
+    /// Gives back the room that a segment did not need, and writes its footer. Nothing depends on either.
+    fn seal(&self, Current { number, nonce, end, footer, .. }: Current) {
+        if let Err(cause) = self.shared.disk.trim(&path(number)) {
+            tracing::warn!(%cause, segment = number, "give back room behind segment");
+        }
+        write_footer(&*self.shared.disk, number, &footer.finish(number, nonce, end));
+    }
+
+    /// Makes the reserve, if there is none and room for it.
+    pub(super) fn keep_reserve(&mut self) {
+        let on_reserve = self.current.as_ref().is_none_or(|current| current.is_reserve);
+        // Not from the last room that there is: mail that is coming in needs it more.
+        let has_room = self.shared.free_bytes.load(Ordering::Relaxed) >= 2 * self.limits.reserve_bytes;
+        if self.has_reserve || on_reserve || !has_room {
+            return;
+        }
+        let temporary = format!("{TEMPORARY_FOLDER}/reserve");
+        match self.make_reserve(&temporary) {
+            Ok(()) => self.has_reserve = true,
+            Err(cause) => {
+                tracing::warn!(%cause, "make reserve; a full volume would stop deliveries");
+                let _ = self.shared.disk.remove(&temporary);
+            }
+        }
+    }
+
+    /// Every block of it is written, so that using it needs no more room, whatever the file system promises.
+    fn make_reserve(&self, temporary: &str) -> io::Result<()> {
+        let _ = self.shared.disk.remove(temporary);
+        let file = self.shared.disk.create(temporary)?;
+        let mut offset = 0;
+        while offset < self.limits.reserve_bytes {
+            let piece = &ZEROS[..(self.limits.reserve_bytes - offset).min(ZEROS.len() as u64) as usize];
+            file.write_at(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        file.sync()?;
+        self.shared.disk.rename(temporary, RESERVE)?;
+        self.shared.disk.sync_folder(RESERVE_FOLDER)
+    }
+}
+
+/// Writes a footer. It is not synced: one that a crash tears does not check, and the segment is read instead.
+pub fn write_footer(disk: &dyn Disk, number: u64, bytes: &[u8]) {
+    let path = footer_path(number);
+    let written = disk.create(&path).and_then(|file| file.write_at(bytes, 0));
+    if let Err(cause) = written {
+        tracing::warn!(%cause, segment = number, "write footer; the next start reads the segment instead");
+        let _ = disk.remove(&path);
+    }
+}

@@ -1,0 +1,80 @@
+//! Damaged parts: told, counted, and copied aside before anything else happens to them.
+
+use std::{io, ops::Range};
+
+use super::{
+    disk::Disk,
+    large,
+    segment::DamageKind,
+    shared::{Damages, Shared},
+};
+
+/// Where damaged parts are copied. What lies here is a person's.
+pub const FOLDER: &str = "quarantine";
+
+/// Notes a damaged part of a segment and copies it aside; without a copy we go on all the same. True if it is news.
+pub fn set_aside(shared: &Shared, number: u64, part: &[u8], range: Range<u64>, kind: DamageKind) -> bool {
+    let (sentence, _) = copy(&*shared.disk, number, part, range, kind);
+    let is_news = shared.damages().tell(sentence.clone(), kind == DamageKind::Rot);
+    if is_news {
+        tracing::error!("{sentence}");
+    }
+    is_news
+}
+
+/// Copies a damaged part aside. Returns a sentence for people, and whether the copy is whole.
+///
+/// `part`: what could be read of it, at most as long as `range`.
+pub fn copy(disk: &dyn Disk, number: u64, part: &[u8], range: Range<u64>, kind: DamageKind) -> (String, bool) {
+    let name = name(number, &range, kind);
+    let copied = write(disk, &name, part);
+    let place = describe(number, &range, kind);
+    match &copied {
+        Ok(()) => (format!("{place}; copied to {FOLDER}/{name}"), true),
+        Err(cause) => (format!("{place}; not copied aside: {cause}"), false),
+    }
+}
+
+/// What is damaged, and what that means.
+pub fn describe(number: u64, range: &Range<u64>, kind: DamageKind) -> String {
+    let meaning = match kind {
+        DamageKind::Rot => "it had been synced, so mail may be lost",
+        DamageKind::Tear => "it is not known to have been synced, so most likely nobody was told that it is kept",
+    };
+    format!("segment {number}: {} damaged bytes at {}; {meaning}", range.end - range.start, range.start)
+}
+
+/// Names where a part stood, so that each start finds the copy that an earlier one made.
+pub fn name(number: u64, range: &Range<u64>, kind: DamageKind) -> String {
+    let suffix = match kind {
+        DamageKind::Rot => "rot",
+        DamageKind::Tear => "torn",
+    };
+    format!("{number:016}-{}-{}.{suffix}", range.start, range.end - range.start)
+}
+
+/// Rot that earlier starts found stays a problem until a person has cleared the copies away. `names`: what lies in
+/// quarantine.
+pub fn recall(names: &[String], damages: &mut Damages) {
+    for name in names.iter().filter(|name| name.ends_with(".rot")) {
+        if !damages.told.iter().any(|told| told.ends_with(name)) {
+            let number = name.split('-').next().unwrap_or_default().trim_start_matches('0');
+            let cure = "look at it, and remove it when nothing in it is missed";
+            damages.tell(format!("segment {number}: damage was found earlier; {cure}: {FOLDER}/{name}"), false);
+        }
+    }
+}
+
+/// The name exists only once the copy is whole: each start finds the same damage.
+fn write(disk: &dyn Disk, name: &str, part: &[u8]) -> io::Result<()> {
+    if disk.list(FOLDER)?.iter().any(|there| there == name) {
+        return Ok(());
+    }
+    let temporary = format!("{}/{name}", large::TEMPORARY_FOLDER);
+    let _ = disk.remove(&temporary); // what an attempt that failed has left
+    let file = disk.create(&temporary)?;
+    file.write_at(part, 0)?;
+    file.sync()?;
+    disk.rename(&temporary, &format!("{FOLDER}/{name}"))?;
+    disk.sync_folder(FOLDER)
+}

@@ -1,0 +1,324 @@
+//! Reads what is on the disk and changes nothing: the start and the offline tools see the same.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    ops::Range,
+};
+
+use super::{
+    disk::{Disk, DiskFile},
+    field::{self, Arrival, Change},
+    footer::{self, Line},
+    index::Location,
+    large, log, quarantine,
+    record::{Kind, Record},
+    segment::{self, BadHeader, DamageKind, Ending, FORMAT_VERSION, Header, Previous},
+    shared::{Damages, Segment, State},
+};
+use crate::mail::id::MessageId;
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// A file cannot be read or made.
+    #[error("{step}: {source}")]
+    Io {
+        /// What was tried.
+        step: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A segment says that a later program wrote it.
+    #[error(
+        "segment {number} was written by a newer program (this one knows format {FORMAT_VERSION}); use that program again"
+    )]
+    Newer {
+        /// Which.
+        number: u64,
+    },
+}
+
+/// How thoroughly to read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    /// As the start does: footers where they check, and what is counted is synced before.
+    Start,
+    /// Every record.
+    Everything,
+}
+
+/// Who follows a survey.
+pub trait Watch {
+    /// One more segment is read, of so many.
+    fn segment(&mut self, _read: usize, _of: usize) {}
+    /// A segment without damage and without footer was read; this is what its footer should be.
+    fn footer(&mut self, _number: u64, _bytes: Vec<u8>) {}
+}
+
+/// Nobody does.
+pub struct Unwatched;
+
+impl Watch for Unwatched {}
+
+/// What is on the disk.
+#[derive(Default)]
+pub struct Survey {
+    /// Index and readable segments.
+    pub state: State,
+    /// What the next header is to say of the last readable segment.
+    pub last: Option<Previous>,
+    /// Larger than the number of any segment.
+    pub next_number: u64,
+    /// Parts of readable segments in which no record checks.
+    pub damages: Vec<Damage>,
+    /// Segments of which neither header checks, and their lengths.
+    pub headerless: Vec<(u64, u64)>,
+    /// Files in `large/` that belong to no open message.
+    pub orphans: Vec<Orphan>,
+    /// Names of the copies in quarantine.
+    pub quarantined: Vec<String>,
+    /// Records that were read.
+    pub records: u64,
+}
+
+/// A damaged part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// In which segment.
+    pub segment: u64,
+    /// Where.
+    pub range: Range<u64>,
+    /// What it means.
+    pub kind: DamageKind,
+}
+
+/// A file in `large/` that belongs to no open message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Orphan {
+    /// Whose it is.
+    pub id: MessageId,
+    /// Whether the log says that its message is closed; else no record speaks of it.
+    pub is_closed: bool,
+}
+
+impl Survey {
+    /// Whether records may be missing that were there once.
+    pub fn is_damaged(&self) -> bool {
+        let has_rot = self.quarantined.iter().any(|name| name.ends_with(".rot"));
+        !self.damages.is_empty() || !self.headerless.is_empty() || has_rot
+    }
+}
+
+/// Reads the folder.
+pub fn survey(disk: &dyn Disk, reading: Reading, watch: &mut dyn Watch) -> Result<Survey, RecoveryError> {
+    let large_files = large_files(disk)?;
+    let quarantined = list(disk, quarantine::FOLDER)?;
+    let headers = read_headers(disk)?;
+    let next_number = headers.keys().next_back().map_or(1, |last| last + 1);
+    let said_of: BTreeMap<u64, Previous> = headers
+        .values()
+        .filter_map(|header| header.as_ref().ok()?.previous)
+        .map(|previous| (previous.number, previous))
+        .collect();
+    let mut surveyor = Surveyor {
+        disk,
+        reading,
+        large_files,
+        closed: HashSet::new(),
+        survey: Survey { next_number, quarantined, ..Survey::default() },
+        buffer: Vec::new(),
+    };
+    for (read, (number, header)) in headers.iter().enumerate() {
+        watch.segment(read, headers.len());
+        match header {
+            Ok(header) => surveyor.read_segment(header, said_of.get(number).copied(), watch)?,
+            Err(length) => surveyor.survey.headerless.push((*number, *length)),
+        }
+    }
+    let Surveyor { large_files, closed, mut survey, .. } = surveyor;
+    let orphans = large_files.into_iter().filter(|id| survey.state.index.get(*id).is_none());
+    survey.orphans = orphans.map(|id| Orphan { id, is_closed: closed.contains(&id) }).collect();
+    Ok(survey)
+}
+
+/// The header of each segment, or the file's length where neither copy checks.
+fn read_headers(disk: &dyn Disk) -> Result<BTreeMap<u64, Result<Header, u64>>, RecoveryError> {
+    let mut headers = BTreeMap::new();
+    for name in list(disk, log::FOLDER)? {
+        let Some(number) = name.strip_suffix(".seg").and_then(|number| number.parse().ok()) else { continue };
+        let file = disk.open(&log::path(number)).map_err(at(|| format!("open segment {number}")))?;
+        let (mut start, step) = (Vec::new(), || format!("read segment {number}"));
+        read(&*file, segment::RECORDS_START, &mut start).map_err(at(step))?;
+        let header = match Header::decode(&start) {
+            Ok(header) => Ok(header),
+            Err(BadHeader::Damaged) => Err(file.length().map_err(at(step))?),
+            Err(BadHeader::Newer) => return Err(RecoveryError::Newer { number }),
+        };
+        headers.insert(number, header);
+    }
+    Ok(headers)
+}
+
+struct Surveyor<'a> {
+    disk: &'a dyn Disk,
+    reading: Reading,
+    large_files: HashSet<MessageId>,
+    /// Those of them whose message the log closes.
+    closed: HashSet<MessageId>,
+    survey: Survey,
+    buffer: Vec<u8>,
+}
+
+impl Surveyor<'_> {
+    /// `next`: what the following segment's header says of this one.
+    fn read_segment(
+        &mut self,
+        header: &Header,
+        next: Option<Previous>,
+        watch: &mut dyn Watch,
+    ) -> Result<(), RecoveryError> {
+        let number = header.number;
+        let file = self.disk.open(&log::path(number)).map_err(at(|| format!("open segment {number}")))?;
+        self.survey.state.index.set_totals(header.totals);
+        let end = match next {
+            Some(next) if self.reading == Reading::Start && self.read_footer(header, &*file, next.end)? => next.end,
+            _ => self.read_records(header, &*file, next, watch)?,
+        };
+        self.survey.state.segments.insert(number, Segment { key: header.key(), length: end });
+        self.survey.last = Some(Previous { number, end, ending: Ending::Crash });
+        Ok(())
+    }
+
+    /// True if the footer checks; then it is as good as the records, since it was made of them.
+    fn read_footer(&mut self, header: &Header, file: &dyn DiskFile, end: u64) -> Result<bool, RecoveryError> {
+        let number = header.number;
+        let length = file.length().map_err(at(|| format!("read segment {number}")))?;
+        let found = self.disk.open(&log::footer_path(number));
+        let Ok(footer) = found.and_then(|file| read(&*file, segment::SEGMENT_BYTES_MAX, &mut self.buffer)) else {
+            return Ok(false);
+        };
+        let bytes = std::mem::take(&mut self.buffer);
+        let lines = footer::read(&bytes[..footer], header, end).filter(|_| length >= end);
+        let checks = lines.is_some();
+        for line in lines.into_iter().flatten() {
+            if line.kind == Kind::Later {
+                return Err(RecoveryError::Newer { number });
+            }
+            let _ = self.enter(number, &line); // it was decoded when it was written
+        }
+        self.buffer = bytes;
+        Ok(checks)
+    }
+
+    /// Returns the end of the last record.
+    fn read_records(
+        &mut self,
+        header: &Header,
+        file: &dyn DiskFile,
+        next: Option<Previous>,
+        watch: &mut dyn Watch,
+    ) -> Result<u64, RecoveryError> {
+        let number = header.number;
+        if next.is_none() && self.reading == Reading::Start {
+            // A process that died leaves records that only the kernel's memory holds. What is counted now must last.
+            file.sync().map_err(at(|| format!("sync segment {number}")))?;
+        }
+        let mut bytes = std::mem::take(&mut self.buffer);
+        let length =
+            read(file, segment::SEGMENT_BYTES_MAX, &mut bytes).map_err(at(|| format!("read segment {number}")))?;
+        let (mut unreadable, mut newer, mut footer) = (Vec::new(), false, footer::Builder::new());
+        let scan = segment::scan(&bytes[..length], header.key(), next, |offset, length, record| {
+            newer |= record.kind == Kind::Later;
+            if let Some(totals) = mark(&record) {
+                self.survey.state.index.set_totals(totals);
+            }
+            let line = Line::of(&record, offset, length);
+            footer.push(&line);
+            if self.enter(number, &line).is_none() {
+                unreadable.push((offset..offset + length, DamageKind::Rot));
+            }
+        });
+        self.buffer = bytes;
+        if newer {
+            return Err(RecoveryError::Newer { number });
+        }
+        let damages = scan.damages.into_iter().map(|damage| (damage.range, damage.kind));
+        let damages: Vec<_> = damages.chain(unreadable).map(|(range, kind)| self.known(number, range, kind)).collect();
+        if damages.is_empty() {
+            watch.footer(number, footer.finish(number, header.nonce, scan.end));
+        }
+        self.survey.damages.extend(damages);
+        Ok(scan.end)
+    }
+
+    /// A tear between two records of a batch is still there at later starts, which know the segment as synced.
+    fn known(&self, segment: u64, range: Range<u64>, kind: DamageKind) -> Damage {
+        let as_tear = quarantine::name(segment, &range, DamageKind::Tear);
+        let kind = if self.survey.quarantined.contains(&as_tear) { DamageKind::Tear } else { kind };
+        Damage { segment, range, kind }
+    }
+
+    /// `None`: the record checks, but its fields are not as we write them.
+    fn enter(&mut self, segment: u64, line: &Line) -> Option<()> {
+        self.survey.records += 1;
+        let Line { kind, is_copy, offset, length, content_bytes, fields } = *line;
+        let index = &mut self.survey.state.index;
+        match kind {
+            Kind::Accepted => {
+                let arrival = Arrival::decode(fields)?;
+                let content_bytes = arrival.large_bytes.unwrap_or(u64::from(content_bytes));
+                self.closed.remove(&arrival.id);
+                index.accept(&arrival, content_bytes, Location { segment, offset, length }, is_copy);
+            }
+            Kind::Attempt | Kind::Closed | Kind::Held | Kind::Released | Kind::Withdrawn | Kind::Moved => {
+                let change = Change::decode(kind, fields)?;
+                if index.replay(&change).is_some_and(|entry| entry.is_large) || kind == Kind::Closed {
+                    self.note_closed(change.id);
+                }
+            }
+            Kind::Mark | Kind::Later => {}
+        }
+        Some(())
+    }
+
+    fn note_closed(&mut self, id: MessageId) {
+        if self.large_files.contains(&id) {
+            self.closed.insert(id);
+        }
+    }
+}
+
+fn mark(record: &Record) -> Option<backupmx_relay_api::status::Account> {
+    (record.kind == Kind::Mark).then(|| field::decode_mark(record.fields)).flatten()
+}
+
+/// Ids of the files in `large/`. What has another name is not ours, and is let be.
+fn large_files(disk: &dyn Disk) -> Result<HashSet<MessageId>, RecoveryError> {
+    Ok(list(disk, large::FOLDER)?.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+/// Adds what was found to what is told. Sentences name the copies in quarantine if there are some.
+pub fn tell_recalled(survey: &Survey, damages: &mut Damages) {
+    quarantine::recall(&survey.quarantined, damages);
+}
+
+/// Names in a folder.
+pub fn list(disk: &dyn Disk, folder: &str) -> Result<Vec<String>, RecoveryError> {
+    disk.list(folder).map_err(at(|| format!("list {folder}")))
+}
+
+/// Reads the start of a file, at most `length_max` bytes of it, into a buffer that grows and is used again.
+pub fn read(file: &dyn DiskFile, length_max: u64, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let length = file.length()?.min(length_max) as usize;
+    if buffer.len() < length {
+        buffer.resize(length, 0);
+    }
+    file.read_at(&mut buffer[..length], 0)?;
+    Ok(length)
+}
+
+/// Names the step that failed.
+pub fn at(step: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> RecoveryError {
+    move |source| RecoveryError::Io { step: step(), source }
+}
