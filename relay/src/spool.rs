@@ -103,7 +103,7 @@ impl Spool {
         loop {
             let Some((entry, key)) = self.locate(id) else { return Ok(None) };
             let (disk, location) = (self.shared.disk.clone(), entry.location);
-            match blocking(move || read_record(&*disk, id, &entry, key)).await {
+            match blocking(move || load(&*disk, id, &entry, key)).await {
                 // Reclaim may have copied it forward and removed where it stood.
                 Err(ReadError::Damaged) if tried != Some(location) => tried = Some(location),
                 result => return result.map(Some),
@@ -303,7 +303,8 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
-fn read_record(disk: &dyn Disk, id: MessageId, entry: &Entry, key: record::Key) -> Result<Stored, ReadError> {
+/// Reads a message from where the index says that it stands. Blocks.
+pub fn load(disk: &dyn Disk, id: MessageId, entry: &Entry, key: record::Key) -> Result<Stored, ReadError> {
     let Location { segment, offset, length } = entry.location;
     let (mut bytes, offset) = (vec![0; length as usize], u64::from(offset));
     disk.open(&log::path(segment)).and_then(|file| file.read_at(&mut bytes, offset)).map_err(damaged)?;

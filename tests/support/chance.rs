@@ -6,6 +6,7 @@ use std::{
 };
 
 /// Pseudo-random numbers (xorshift64*): good enough to vary a test, far from good enough for secrets.
+#[derive(Clone)]
 pub struct Chance {
     state: u64,
 }
@@ -45,6 +46,11 @@ impl Chance {
     /// A number from `low..high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low)
+    }
+
+    /// True once in `times`.
+    pub fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
     }
 
     /// A length of time shorter than `bound`.

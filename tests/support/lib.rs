@@ -1,6 +1,7 @@
 //! What the promises in this folder are proved with: a relay as its users start it, servers and clients around it.
 //!
-//! Everything here is outside the relay and knows only what its users know: flags, ports, paths, documents.
+//! Everything here is outside the relay and knows only what its users know: flags, ports, paths, documents. The one
+//! exception is [`simulated_disk`], which stands in for the disk below its spool.
 
 pub mod chance;
 pub mod client;
@@ -13,6 +14,8 @@ pub mod postfix;
 pub mod primary;
 pub mod program;
 pub mod relay;
+pub mod simulated_disk;
+pub mod simulation;
 pub mod tools;
 pub mod trace_field;
 pub mod wait;

@@ -1,0 +1,334 @@
+//! A spool's life on a simulated disk: mail comes, goes, is held and deleted, the power fails, and everything is compared.
+//!
+//! The code under test is the relay's own: writer, log, reclaim, recovery, index, large files, scheduler. Only the disk, the
+//! clock, chance and the two ends of the network are simulated. The same seed gives the same life.
+
+mod life;
+mod model;
+mod rot;
+
+use std::sync::Arc;
+
+use backupmx_relay::spool::{
+    log::Limits,
+    recovery,
+    survey::{Reading, RecoveryError, Unwatched, survey},
+};
+use jiff::{SignedDuration, Timestamp};
+
+use self::{life::Life, model::Model};
+use crate::{
+    chance::Chance,
+    simulated_disk::{Faults, Lies, SimulatedDisk},
+};
+
+/// What is asked of one life.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Decides everything.
+    pub seed: u64,
+    /// How often it ends in a crash or a kill.
+    pub crashes: u64,
+    /// How the disk lies. With lies the life is expected to end in [`Broken`].
+    pub lies: Lies,
+}
+
+/// A promise that was not kept.
+#[derive(Debug)]
+pub struct Broken {
+    /// What was seen.
+    pub what: String,
+    /// After so many crashes.
+    pub crashes: u64,
+}
+
+/// What a life has seen. A simulation that never sees a full disk proves nothing about full disks.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counts {
+    /// Crashes and kills.
+    pub crashes: u64,
+    /// Those of them that happened while the spool was recovering from the one before.
+    pub in_recovery: u64,
+    /// Clean stops.
+    pub stops: u64,
+    /// Messages answered 250.
+    pub kept: u64,
+    /// Messages answered 4xx.
+    pub refused: u64,
+    /// Those of them because the disk was full.
+    pub full: u64,
+    /// Messages that heard nothing.
+    pub unanswered: u64,
+    /// Recipients delivered.
+    pub delivered: u64,
+    /// Recipients delivered again, as docs/spool.md allows.
+    pub repeated: u64,
+    /// Lives that stood on the reserve at some time.
+    pub on_reserve: u64,
+    /// Segments that were begun.
+    pub segments: u64,
+    /// Bytes that rotted.
+    pub rotten: u64,
+    /// Large files adopted after damage.
+    pub adopted: u64,
+}
+
+impl Counts {
+    /// Adds another life's.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            crashes,
+            in_recovery,
+            stops,
+            kept,
+            refused,
+            full,
+            unanswered,
+            delivered,
+            repeated,
+            on_reserve,
+            segments,
+            rotten,
+            adopted,
+        } = other;
+        self.crashes += crashes;
+        self.in_recovery += in_recovery;
+        self.stops += stops;
+        self.kept += kept;
+        self.refused += refused;
+        self.full += full;
+        self.unanswered += unanswered;
+        self.delivered += delivered;
+        self.repeated += repeated;
+        self.on_reserve += on_reserve;
+        self.segments += segments;
+        self.rotten += rotten;
+        self.adopted += adopted;
+    }
+
+    /// Everything that a simulation should meet, by name, with how often it did.
+    pub fn met(&self) -> [(&'static str, u64); 13] {
+        [
+            ("crashes", self.crashes),
+            ("crashes in recovery", self.in_recovery),
+            ("clean stops", self.stops),
+            ("messages kept", self.kept),
+            ("messages refused", self.refused),
+            ("refused on a full disk", self.full),
+            ("messages unanswered", self.unanswered),
+            ("recipients delivered", self.delivered),
+            ("recipients delivered again", self.repeated),
+            ("times on the reserve", self.on_reserve),
+            ("segments", self.segments),
+            ("bytes rotten", self.rotten),
+            ("large files adopted", self.adopted),
+        ]
+    }
+}
+
+/// A start that fails without a crash is tried again; injected faults end at the latest after so many.
+const STARTS_WITH_FAULTS_MAX: u32 = 3;
+/// Far more than any simulated volume uses.
+const CAPACITY_BYTES: u64 = 1 << 40;
+
+/// Lives it, to the end or to the first broken promise.
+pub fn live(plan: Plan) -> Result<Counts, Broken> {
+    let mut world = World::new(plan);
+    let lived = world.live();
+    lived.map(|()| world.counts).map_err(|what| Broken { what, crashes: world.counts.crashes })
+}
+
+/// Everything that outlives a crash, and the clock.
+struct World {
+    chance: Chance,
+    disk: SimulatedDisk,
+    limits: Limits,
+    now: Timestamp,
+    messages: u64,
+    plan: Plan,
+    /// Whether bytes may rot in this life: then what was hit is no longer compared.
+    rots: bool,
+    model: Model,
+    counts: Counts,
+}
+
+impl World {
+    fn new(plan: Plan) -> Self {
+        let mut chance = Chance::seeded(plan.seed);
+        let disk = SimulatedDisk::new(chance.number());
+        disk.set_lies(plan.lies);
+        disk.set_capacity(CAPACITY_BYTES);
+        let limits = Limits {
+            segment_bytes: chance.between(12, 96) << 10,
+            reserve_bytes: chance.between(6, 12) << 10,
+            ..Limits::default()
+        };
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let rots = chance.one_in(4);
+        let (model, counts) = (Model::default(), Counts::default());
+        Self { chance, disk, limits, now, messages: 0, plan, rots, model, counts }
+    }
+
+    fn live(&mut self) -> Result<(), String> {
+        while self.counts.crashes < self.plan.crashes {
+            self.set_trouble();
+            let mut life = self.start()?;
+            for _ in 0..self.chance.between(1, 14) {
+                if self.disk.is_off() {
+                    break;
+                }
+                life.round(self)?;
+            }
+            if !self.disk.is_off() && self.chance.one_in(4) {
+                self.compare_with_disk(&life, "before the end")?;
+            }
+            self.end(life);
+        }
+        self.drain()
+    }
+
+    /// A disk in good order, and all that waits goes out: nothing is stuck.
+    fn drain(&mut self) -> Result<(), String> {
+        self.disk.set_faults(Faults::default());
+        self.disk.set_capacity(CAPACITY_BYTES);
+        let mut life = self.start()?;
+        life.drain(self)?;
+        self.compare_with_disk(&life, "after the drain")
+    }
+
+    /// What goes wrong until the next crash: in most lives nothing but the crash.
+    fn set_trouble(&mut self) {
+        let mut faults = Faults::default();
+        let rate = |chance: &mut Chance| if chance.one_in(3) { chance.below(800) as u32 } else { 0 };
+        if self.chance.one_in(3) {
+            let chance = &mut self.chance;
+            faults = Faults {
+                sync_fails: rate(chance),
+                write_fails: rate(chance),
+                create_fails: rate(chance),
+                rename_fails: rate(chance),
+                remove_fails: rate(chance),
+                sync_folder_fails: rate(chance),
+                read_fails: rate(chance),
+                open_fails: rate(chance),
+                allocate_unsupported: chance.one_in(4),
+            };
+        }
+        self.disk.set_faults(faults);
+        let used: u64 = self.disk.files().iter().map(|(_, length)| length + 4096).sum();
+        let is_short = self.chance.one_in(4);
+        let spare = self.chance.below(3 * self.limits.segment_bytes);
+        self.disk.set_capacity(if is_short { used + spare } else { CAPACITY_BYTES });
+        let fuse = match self.chance.below(4) {
+            0 => self.chance.below(40),
+            1 => self.chance.below(150),
+            2 => self.chance.below(600),
+            _ => u64::MAX,
+        };
+        self.disk.set_fuse(fuse);
+    }
+
+    /// Starts the spool, however often it takes, and compares what it found.
+    fn start(&mut self) -> Result<Life, String> {
+        let mut failed = 0;
+        loop {
+            let mut nonces = self.chance.clone();
+            self.chance.number();
+            let nonces = Box::new(move || {
+                let mut nonce = [0; 16];
+                nonce[..8].copy_from_slice(&nonces.number().to_le_bytes());
+                nonce[8..].copy_from_slice(&nonces.number().to_le_bytes());
+                nonce
+            });
+            let recovered = recovery::recover(self.disk.mount(), self.limits, nonces, self.now);
+            if self.disk.is_off() {
+                self.counts.in_recovery += 1;
+                drop(recovered);
+                self.fail_power();
+                self.set_trouble();
+                continue;
+            }
+            match recovered {
+                Ok((shared, log)) => {
+                    let life = Life::new(shared, log, &mut self.chance);
+                    let told = life.told();
+                    self.model.compare(&life.shared, &told, &mut self.counts)?;
+                    self.compare_with_disk(&life, "after the start")?;
+                    return Ok(life);
+                }
+                Err(cause @ RecoveryError::Newer { .. }) => return Err(format!("refused its own folder: {cause}")),
+                Err(RecoveryError::Io { .. }) => {
+                    failed += 1;
+                    if failed >= STARTS_WITH_FAULTS_MAX {
+                        self.disk.set_faults(Faults::default());
+                        self.disk.set_capacity(CAPACITY_BYTES);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A crash, a kill, or a clean stop; then perhaps rot, and some time.
+    fn end(&mut self, mut life: Life) {
+        if !self.disk.is_off() && self.chance.one_in(6) {
+            life.close(self);
+            self.counts.stops += 1;
+        }
+        drop(life);
+        if self.disk.is_off() || self.chance.one_in(2) {
+            self.fail_power();
+        } else {
+            self.counts.crashes += 1;
+            self.disk.kill();
+        }
+        if self.rots && self.chance.one_in(6) {
+            rot::flip(self);
+        }
+        self.pass_time();
+    }
+
+    fn fail_power(&mut self) {
+        self.counts.crashes += 1;
+        self.disk.crash();
+        self.model.unsettled_at_crash();
+    }
+
+    fn pass_time(&mut self) {
+        let passed = match self.chance.below(20) {
+            0 => SignedDuration::from_hours(self.chance.below(30) as i64),
+            1..4 => SignedDuration::from_mins(self.chance.below(90) as i64),
+            _ => SignedDuration::from_millis(self.chance.below(3000) as i64),
+        };
+        self.now = self.now.checked_add(passed).expect("a time");
+    }
+
+    /// What `spool check` and the next start would find is what the running spool knows.
+    fn compare_with_disk(&self, life: &Life, when: &str) -> Result<(), String> {
+        if self.model.is_inexact || !life.is_writable() {
+            return Ok(()); // a start trusts footers, a check reads everything: after rot they may differ
+        }
+        let copy = self.disk.snapshot();
+        let disk: Arc<_> = copy.mount();
+        let mut found =
+            survey(&*disk, Reading::Everything, &mut Unwatched).map_err(|cause| format!("check {when}: {cause}"))?;
+        if found.is_damaged() {
+            found.state.index.admit_damage();
+        }
+        let rot = found.damages.iter().find(|damage| damage.kind == backupmx_relay::spool::segment::DamageKind::Rot);
+        if let Some(rot) = rot {
+            return Err(format!("check {when}: rot that nobody made: {rot:?}"));
+        }
+        let state = life.shared.state();
+        if !found.state.index.iter().eq(state.index.iter()) {
+            let mut differing =
+                found.state.index.iter().zip(state.index.iter()).filter(|(disk, memory)| disk != memory);
+            let counts = (found.state.index.counts(), state.index.counts());
+            return Err(format!("check {when}: disk and memory differ: {:?}; {counts:?}", differing.next()));
+        }
+        let (on_disk, in_memory) = (found.state.index.account(), state.index.account());
+        if on_disk != in_memory {
+            return Err(format!("check {when}: the account is {on_disk:?} on disk and {in_memory:?} in memory"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! What senders, the primary and people were told, and so what must be found after each crash.
+
+use std::collections::BTreeMap;
+
+use backupmx_relay::{
+    mail::id::MessageId,
+    spool::{
+        NotKept,
+        field::{Change, Fate, State},
+        index::{Entry, Index},
+        shared::Shared,
+    },
+};
+use backupmx_relay_api::status::Account;
+
+use super::Counts;
+
+/// All messages that were ever offered.
+#[derive(Default)]
+pub struct Model {
+    /// Those that may be open.
+    pub open: BTreeMap<MessageId, Message>,
+    /// The others, and whether each has had a file of its own.
+    gone: BTreeMap<MessageId, bool>,
+    /// What is known of recipients of messages that are gone.
+    ended: Account,
+    /// Rot or an adoption: from then on the account must be without difference, its numbers are no longer foretold.
+    pub is_inexact: bool,
+}
+
+/// One message.
+pub struct Message {
+    /// As it was sent.
+    pub content: Vec<u8>,
+    /// Whether it has a file of its own.
+    pub is_large: bool,
+    /// What its sender heard.
+    pub heard: Heard,
+    /// In the envelope's order.
+    pub recipients: Vec<Recipient>,
+    /// Rot has hit one of its records: whatever is found is as it is, but the content is never altered.
+    pub is_hit: bool,
+    /// A delivery is under way or not yet recorded.
+    pub is_busy: bool,
+}
+
+/// What a sender heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// 250.
+    Yes,
+    /// 4xx.
+    No,
+    /// Nothing: it may be there or not.
+    Nothing,
+}
+
+/// One recipient.
+#[derive(Clone)]
+pub struct Recipient {
+    /// How it may stand; more than one after an outcome that nobody confirmed. An end is known by its fate.
+    pub may_be: Vec<(State, Option<Fate>)>,
+    /// How often the primary got the message for it.
+    pub deliveries: u64,
+}
+
+impl Message {
+    /// Just offered.
+    pub fn new(content: Vec<u8>, recipients: usize, is_large: bool) -> Self {
+        let waiting = Recipient { may_be: vec![(State::Waiting, None)], deliveries: 0 };
+        let recipients = vec![waiting; recipients];
+        Self { content, is_large, heard: Heard::Nothing, recipients, is_hit: false, is_busy: false }
+    }
+
+    fn ended(&self) -> bool {
+        self.recipients.iter().all(|recipient| matches!(recipient.may_be[..], [(State::Ended, _)]))
+    }
+}
+
+impl Model {
+    /// The answer to a sender.
+    pub fn heard(&mut self, id: MessageId, heard: Heard) {
+        if let Some(message) = self.open.get_mut(&id) {
+            message.heard = heard;
+        }
+    }
+
+    /// The answer to somebody who wanted a change recorded; `None` if there was none.
+    pub fn changed(&mut self, change: &Change, answer: Option<&Result<bool, NotKept>>) -> Result<(), String> {
+        let Some(message) = self.open.get_mut(&change.id) else { return Ok(()) };
+        for (place, fate, _) in &change.fates {
+            let recipient = &mut message.recipients[*place as usize];
+            let becomes = (fate.state(), (fate.state() == State::Ended).then_some(*fate));
+            match answer {
+                Some(Ok(_)) => recipient.may_be = vec![becomes],
+                Some(Err(NotKept::Full | NotKept::Disk)) => {}
+                Some(Err(NotKept::Unknown)) | None => {
+                    if !recipient.may_be.contains(&becomes) {
+                        recipient.may_be.push(becomes);
+                    }
+                }
+            }
+        }
+        if let Some(Ok(closed)) = answer
+            && *closed != message.ended()
+            && !message.is_hit
+        {
+            return Err(format!("{}: closed is {closed}, and all its recipients ended is {}", change.id, !closed));
+        }
+        self.let_go(change.id);
+        Ok(())
+    }
+
+    /// Rot has hit a record of a message that had its end: it may be found again.
+    pub fn may_come_back(&mut self, id: MessageId) {
+        if self.gone.remove(&id).is_some() {
+            let message = Message { is_hit: true, ..Message::new(Vec::new(), 0, true) };
+            self.open.insert(id, message);
+        }
+    }
+
+    /// What was under way when the power failed is under way no longer.
+    pub fn unsettled_at_crash(&mut self) {
+        self.open.values_mut().for_each(|message| message.is_busy = false);
+    }
+
+    /// After a start: each message is as its sender, the primary and people were told, each recipient accounted for.
+    /// `damaged`: the start told of damage.
+    pub fn compare(&mut self, shared: &Shared, damaged: &[String], counts: &mut Counts) -> Result<(), String> {
+        let state = shared.state();
+        let index = &state.index;
+        for (id, entry) in index.iter() {
+            self.expect(id, entry, !damaged.is_empty(), counts)?;
+        }
+        let ids: Vec<_> = self.open.keys().copied().collect();
+        for id in ids {
+            self.settle(id, index.get(id))?;
+        }
+        self.compare_account(index)
+    }
+
+    /// Something is in the index: it must be known.
+    fn expect(&mut self, id: MessageId, entry: &Entry, damaged: bool, counts: &mut Counts) -> Result<(), String> {
+        // A file without a record, found after damage, is held: it was refused, or it had its end.
+        let may_be_adopted = |is_large: bool| is_large && damaged && entry.is_held();
+        if let Some(is_large) = self.gone.get(&id) {
+            if !may_be_adopted(*is_large) {
+                return Err(format!("{id} is back, though it had its end or was refused: {entry:?}"));
+            }
+            let recipients =
+                entry.states().iter().map(|state| Recipient { may_be: vec![(*state, None)], deliveries: 0 });
+            let mut message = Message::new(Vec::new(), 0, true);
+            (message.recipients, message.heard, message.is_hit) = (recipients.collect(), Heard::Yes, true);
+            self.open.insert(id, message);
+            self.gone.remove(&id);
+            self.is_inexact = true;
+            counts.adopted += 1;
+            return Ok(());
+        }
+        let message = self.open.get_mut(&id).ok_or(format!("{id} is in the index, and nobody sent it"))?;
+        let as_foretold = |(place, state): (usize, &State)| {
+            message.recipients.get(place).is_some_and(|recipient| recipient.may_be.iter().any(|(may, _)| may == state))
+        };
+        let fits = entry.states().iter().enumerate().all(as_foretold);
+        if message.heard == Heard::Nothing && !fits && may_be_adopted(message.is_large) {
+            message.is_hit = true;
+            self.is_inexact = true;
+            counts.adopted += 1;
+        }
+        if message.heard == Heard::No && !message.is_hit {
+            if !may_be_adopted(message.is_large) {
+                return Err(format!("{id} heard 4xx, and is there: {entry:?}"));
+            }
+            message.is_hit = true;
+            self.is_inexact = true;
+            counts.adopted += 1;
+        }
+        Ok(())
+    }
+
+    /// Of what may be, this is.
+    fn settle(&mut self, id: MessageId, entry: Option<&Entry>) -> Result<(), String> {
+        let Some(message) = self.open.get_mut(&id) else { return Ok(()) };
+        let states = entry.map(Entry::states);
+        if states.is_none() && (message.heard != Heard::Yes || message.is_hit) {
+            self.gone.insert(id, message.is_large);
+            self.open.remove(&id);
+            return Ok(());
+        }
+        message.heard = Heard::Yes;
+        for (place, recipient) in message.recipients.iter_mut().enumerate() {
+            let is = states.map_or(State::Ended, |states| states[place]);
+            let (possible, before) =
+                (recipient.may_be.iter().copied().filter(|(may, _)| *may == is), &recipient.may_be);
+            let possible: Vec<_> = possible.collect();
+            if possible.is_empty() && !message.is_hit {
+                return Err(format!(
+                    "{id} recipient {place} is {is:?} (in the index: {}), but may be {before:?}",
+                    entry.is_some()
+                ));
+            }
+            recipient.may_be = if possible.is_empty() { vec![(is, None)] } else { possible };
+        }
+        self.let_go(id);
+        Ok(())
+    }
+
+    /// Once all of a message's recipients have their end, only the sums are kept.
+    fn let_go(&mut self, id: MessageId) {
+        let Some(message) = self.open.get(&id).filter(|message| message.heard == Heard::Yes && message.ended()) else {
+            return;
+        };
+        for recipient in &message.recipients {
+            self.ended.accepted += 1;
+            match recipient.may_be[0].1 {
+                Some(Fate::Delivered) => self.ended.delivered += 1,
+                Some(Fate::Bounced) => self.ended.bounced += 1,
+                Some(Fate::Expired) => self.ended.expired += 1,
+                Some(Fate::Deleted) => self.ended.deleted += 1,
+                Some(Fate::Moved) => self.ended.moved += 1,
+                Some(Fate::Withdrawn) => self.ended.accepted -= 1,
+                _ => {}
+            }
+        }
+        self.gone.insert(id, message.is_large);
+        self.open.remove(&id);
+    }
+
+    /// By recipient, the spool's account is ours.
+    pub fn compare_account(&self, index: &Index) -> Result<(), String> {
+        let account = index.account();
+        if account.difference() != 0 {
+            return Err(format!("the account is off by {}: {account:?}", account.difference()));
+        }
+        if self.is_inexact {
+            return Ok(());
+        }
+        let mut ours = self.ended;
+        for recipient in
+            self.open.values().filter(|message| message.heard == Heard::Yes).flat_map(|message| &message.recipients)
+        {
+            ours.accepted += 1;
+            match recipient.may_be[0] {
+                (State::Ended, Some(Fate::Delivered)) => ours.delivered += 1,
+                (State::Ended, Some(Fate::Bounced)) => ours.bounced += 1,
+                (State::Ended, Some(Fate::Expired)) => ours.expired += 1,
+                (State::Ended, Some(Fate::Deleted)) => ours.deleted += 1,
+                (State::Ended, Some(Fate::Moved)) => ours.moved += 1,
+                (State::Ended, Some(Fate::Withdrawn)) => ours.accepted -= 1,
+                (State::Ended, _) => {}
+                (State::Waiting | State::Held, _) => ours.queued += 1,
+            }
+        }
+        if account != ours {
+            return Err(format!("the account is {account:?}, and should be {ours:?}"));
+        }
+        Ok(())
+    }
+}

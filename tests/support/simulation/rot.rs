@@ -1,0 +1,59 @@
+//! A byte rots: which messages may notice, and no others.
+
+use backupmx_relay::spool::{
+    field::{Arrival, Change},
+    record::{Kind, Record},
+    segment::{self, Header, RECORDS_START},
+};
+
+use super::World;
+
+/// Changes a byte of any file, and tells the model whom it has hit.
+pub fn flip(world: &mut World) {
+    let files: Vec<_> = world.disk.files().into_iter().filter(|(_, length)| *length > 0).collect();
+    if files.is_empty() {
+        return;
+    }
+    let (path, length) = files[world.chance.below(files.len() as u64) as usize].clone();
+    let offset = world.chance.below(length);
+    // The two copies of a header protect against one change each; both together are documented as lost.
+    if path.ends_with(".seg") && offset < RECORDS_START {
+        return;
+    }
+    let hit = hit(world, &path, offset);
+    if world.disk.rot_at(&path, offset) {
+        world.counts.rotten += 1;
+        world.model.is_inexact = true;
+        for id in hit {
+            if let Some(message) = world.model.open.get_mut(&id) {
+                message.is_hit = true;
+            } else {
+                world.model.may_come_back(id);
+            }
+        }
+    }
+}
+
+/// Messages of which a record or the file stands there.
+fn hit(world: &World, path: &str, offset: u64) -> Vec<backupmx_relay::mail::id::MessageId> {
+    if let Some(id) = path.strip_prefix("large/").and_then(|name| name.parse().ok()) {
+        return vec![id];
+    }
+    let Some(bytes) = world.disk.read(path).filter(|_| path.ends_with(".seg")) else { return Vec::new() };
+    let Ok(header) = Header::decode(&bytes) else { return Vec::new() };
+    let mut hit = Vec::new();
+    segment::scan(&bytes, header.key(), None, |at, length, record| {
+        if (at..at + length).contains(&offset) {
+            hit.extend(id_of(&record));
+        }
+    });
+    hit
+}
+
+fn id_of(record: &Record) -> Option<backupmx_relay::mail::id::MessageId> {
+    match record.kind {
+        Kind::Accepted => Arrival::decode(record.fields).map(|arrival| arrival.id),
+        Kind::Mark | Kind::Later => None,
+        kind => Change::decode(kind, record.fields).map(|change| change.id),
+    }
+}

@@ -1,0 +1,62 @@
+//! Nothing that was answered 250 is lost, altered or forgotten, whenever the power fails and whatever the disk did before.
+
+use std::{
+    env,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Instant,
+};
+
+use support::{
+    chance::Chance,
+    simulated_disk::Lies,
+    simulation::{self, Broken, Counts, Plan},
+};
+
+/// Crashes in the usual run; `CRASHES` in the environment asks for another number.
+const CRASHES: u64 = 20_000;
+/// Crashes in one life: enough for segments to be filled, copied forward and removed.
+const CRASHES_PER_LIFE: u64 = 40;
+
+#[test]
+fn every_recipient_that_heard_250_is_queued_or_has_one_recorded_end_after_each_crash() {
+    let wanted: u64 = env::var("CRASHES").map_or(CRASHES, |text| text.parse().expect("CRASHES is a whole number"));
+    let (only, first) = match env::var("SEED") {
+        Ok(text) => (true, text.parse().expect("SEED is a whole number")),
+        Err(_) => (false, Chance::new().below(1 << 40)),
+    };
+    println!("crash simulation: seeds from {first}; replay one life with: make crash SEED=...");
+    let begun = Instant::now();
+    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
+    let lives = || {
+        let mut counts = Counts::default();
+        while !failed.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed - first >= if only { 1 } else { wanted.div_ceil(CRASHES_PER_LIFE) } {
+                break;
+            }
+            match simulation::live(Plan { seed, crashes: CRASHES_PER_LIFE, lies: Lies::default() }) {
+                Ok(lived) => counts.add(&lived),
+                Err(Broken { what, crashes }) => {
+                    failed.store(true, Ordering::Relaxed);
+                    panic!("after crash {crashes}: {what}\nreplay with: make crash SEED={seed}");
+                }
+            }
+        }
+        counts
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let counts = thread::scope(|scope| {
+        let running: Vec<_> = (0..workers).map(|_| scope.spawn(lives)).collect();
+        let mut all = Counts::default();
+        for worker in running {
+            all.add(&worker.join().expect("no life breaks a promise"));
+        }
+        all
+    });
+    for (what, times) in counts.met() {
+        println!("  {times:>9} {what}");
+        assert!(only || times > 0, "the simulation has met no {what}: it proves nothing about them");
+    }
+    println!("  {:>9.1} s", begun.elapsed().as_secs_f64());
+}
