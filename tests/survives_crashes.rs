@@ -35,7 +35,7 @@ fn every_recipient_that_heard_250_is_queued_or_has_one_recorded_end_after_each_c
             if seed - first >= if only { 1 } else { wanted.div_ceil(CRASHES_PER_LIFE) } {
                 break;
             }
-            match simulation::live(Plan { seed, crashes: CRASHES_PER_LIFE, lies: Lies::default() }) {
+            match simulation::live(Plan { seed, crashes: CRASHES_PER_LIFE, lies: Lies::default(), is_told: only }) {
                 Ok(lived) => counts.add(&lived),
                 Err(Broken { what, crashes }) => {
                     failed.store(true, Ordering::Relaxed);

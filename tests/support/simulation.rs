@@ -31,6 +31,8 @@ pub struct Plan {
     pub crashes: u64,
     /// How the disk lies. With lies the life is expected to end in [`Broken`].
     pub lies: Lies,
+    /// Whether the life is told, event by event, on standard error.
+    pub is_told: bool,
 }
 
 /// A promise that was not kept.
@@ -252,6 +254,7 @@ impl World {
                 Ok((shared, log)) => {
                     let life = Life::new(shared, log, &mut self.chance);
                     let told = life.told();
+                    self.tell(|| format!("started: {told:?}"));
                     self.model.compare(&life.shared, &told, &mut self.counts)?;
                     self.compare_with_disk(&life, "after the start")?;
                     return Ok(life);
@@ -278,6 +281,7 @@ impl World {
         if self.disk.is_off() || self.chance.one_in(2) {
             self.fail_power();
         } else {
+            self.tell(|| "killed".into());
             self.counts.crashes += 1;
             self.disk.kill();
         }
@@ -287,7 +291,15 @@ impl World {
         self.pass_time();
     }
 
+    /// Tells an event, if somebody listens.
+    fn tell(&self, event: impl FnOnce() -> String) {
+        if self.plan.is_told {
+            eprintln!("{:>4} {}", self.counts.crashes, event());
+        }
+    }
+
     fn fail_power(&mut self) {
+        self.tell(|| "the power fails".into());
         self.counts.crashes += 1;
         self.disk.crash();
         self.model.unsettled_at_crash();

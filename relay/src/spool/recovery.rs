@@ -36,16 +36,33 @@ pub fn recover(
     }
     let survey = survey(&*disk, Reading::Start, &mut KeepFooters(&*disk))?;
     let damages = set_aside(&*disk, &survey)?;
+    make_sure(&*disk, &survey)?;
     let (is_damaged, orphans) = (survey.is_damaged(), remove_orphans(&*disk, &survey)?);
     give_back_room(&*disk, &survey);
-    let Survey { state, last, next_number, .. } = survey;
+    let Survey { mut state, last, next_number, .. } = survey;
+    if is_damaged {
+        state.index.admit_damage(); // before the new header states the account
+    }
     let shared = Arc::new(Shared::new(disk, state, damages));
     let mut log = Log::begin(shared.clone(), limits, nonces, last, next_number, now);
     adopt(&mut log, &orphans, now);
-    if is_damaged {
-        shared.state().index.admit_damage();
-    }
     Ok((shared, log))
+}
+
+/// A process that died leaves records that only the kernel's memory holds, and what is counted now must last. A sync alone
+/// does not do: if one has failed before, the kernel takes those pages for clean. So they are written again, as they are.
+fn make_sure(disk: &dyn Disk, survey: &Survey) -> Result<(), RecoveryError> {
+    for (number, range) in &survey.unsure {
+        let again = || {
+            let file = disk.edit(&log::path(*number))?;
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            file.read_at(&mut bytes, range.start)?;
+            file.write_at(&bytes, range.start)?;
+            file.sync()
+        };
+        again().map_err(at(|| format!("write the end of segment {number} again")))?;
+    }
+    Ok(())
 }
 
 /// Segments that had to be read get a footer, so that the next start is quicker.
@@ -135,12 +152,12 @@ fn adopt(log: &mut Log, orphans: &[MessageId], now: Timestamp) {
     }
 }
 
-/// In the account it counts as known: what damage took of its record is admitted afterwards.
+/// In the account it is accepted anew: what was accepted before, as far as a header knows of it, counts as damaged.
 fn adoption(disk: &dyn Disk, id: MessageId) -> Option<Wish> {
     let (fields, large_bytes) = large::fields_of_whole(disk, id).ok()?;
     let mut accepted = Accepted::decode(&fields).filter(|accepted| accepted.envelope.id == id)?;
     accepted.large_bytes = Some(large_bytes);
     let states = vec![RecipientState::Held; accepted.envelope.recipients.len()];
     accepted.standing = Some(Standing { states, deferrals: 0, reason: RECOVERED.into() });
-    Some(Wish::Accept { arrival: accepted.arrival(), fields: accepted.encode(), content: Vec::new(), is_copy: true })
+    Some(Wish::Accept { arrival: accepted.arrival(), fields: accepted.encode(), content: Vec::new(), is_copy: false })
 }

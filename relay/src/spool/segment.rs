@@ -158,6 +158,8 @@ pub enum DamageKind {
 pub struct Scan {
     /// Behind the last record.
     pub end: u64,
+    /// Everything below was synced: a record or the next header says so.
+    pub synced: u64,
     /// Parts in which no record checks.
     pub damages: Vec<Damage>,
 }
@@ -170,7 +172,7 @@ pub fn scan(segment: &[u8], key: Key, next: Option<Previous>, mut each: impl FnM
     let bytes = &segment[..segment.len().min(end as usize)];
     let (mut position, mut last_end) = (RECORDS_START as usize, RECORDS_START);
     // Whoever wrote the next header had synced this segment before, up to the end that it states.
-    let mut synced = next.map_or(0, |next| next.end);
+    let mut synced = next.map_or(RECORDS_START, |next| next.end);
     let mut gaps = Vec::new();
     while position < bytes.len() {
         if let Some((record, length)) = record::decode(&bytes[position..], position as u64, key) {
@@ -191,7 +193,7 @@ pub fn scan(segment: &[u8], key: Key, next: Option<Previous>, mut each: impl FnM
     }
     let kind = |gap: &Range<u64>| if gap.start < synced { DamageKind::Rot } else { DamageKind::Tear };
     let damages = gaps.into_iter().map(|gap| Damage { kind: kind(&gap), range: gap }).collect();
-    Scan { end: last_end, damages }
+    Scan { end: last_end, synced, damages }
 }
 
 fn next_record(bytes: &[u8], from: usize, key: Key) -> Option<usize> {
@@ -277,7 +279,7 @@ mod tests {
         bytes.resize(bytes.len() + 100_000, 0);
         let (offsets, scan) = offsets(&bytes, None);
         assert_eq!(offsets, [4608, 4648, 4688]);
-        assert_eq!(scan, Scan { end: 4728, damages: vec![] });
+        assert_eq!(scan, Scan { end: 4728, synced: 4688, damages: vec![] });
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub enum RecoveryError {
 /// How thoroughly to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reading {
-    /// As the start does: footers where they check, and what is counted is synced before.
+    /// As the start does: footers where they check.
     Start,
     /// Every record.
     Everything,
@@ -72,6 +72,8 @@ pub struct Survey {
     pub next_number: u64,
     /// Parts of readable segments in which no record checks.
     pub damages: Vec<Damage>,
+    /// Ends of segments with records of which nothing says that they were synced. They may be in the kernel's memory only.
+    pub unsure: Vec<(u64, Range<u64>)>,
     /// Segments of which neither header checks, and their lengths.
     pub headerless: Vec<(u64, u64)>,
     /// Files in `large/` that belong to no open message.
@@ -220,10 +222,6 @@ impl Surveyor<'_> {
         watch: &mut dyn Watch,
     ) -> Result<u64, RecoveryError> {
         let number = header.number;
-        if next.is_none() && self.reading == Reading::Start {
-            // A process that died leaves records that only the kernel's memory holds. What is counted now must last.
-            file.sync().map_err(at(|| format!("sync segment {number}")))?;
-        }
         let mut bytes = std::mem::take(&mut self.buffer);
         let length =
             read(file, segment::SEGMENT_BYTES_MAX, &mut bytes).map_err(at(|| format!("read segment {number}")))?;
@@ -242,6 +240,9 @@ impl Surveyor<'_> {
         self.buffer = bytes;
         if newer {
             return Err(RecoveryError::Newer { number });
+        }
+        if scan.synced < scan.end {
+            self.survey.unsure.push((number, scan.synced..scan.end));
         }
         let damages = scan.damages.into_iter().map(|damage| (damage.range, damage.kind));
         let damages: Vec<_> = damages.chain(unreadable).map(|(range, kind)| self.known(number, range, kind)).collect();

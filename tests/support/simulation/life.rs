@@ -143,7 +143,11 @@ impl Life {
                     .collect()
             };
             for id in held {
-                self.record_at_once(world, id, Kind::Released, Fate::Released)?;
+                // What cannot be read would be held again.
+                let is_hit = world.model.open.get(&id).is_some_and(|message| message.is_hit);
+                let (kind, fate) =
+                    if is_hit { (Kind::Closed, Fate::Deleted) } else { (Kind::Released, Fate::Released) };
+                self.record_at_once(world, id, kind, fate)?;
             }
             self.clock += Duration::from_secs(3600);
             let (mut orders, mut awaited) = (Vec::new(), Vec::new());
@@ -208,7 +212,9 @@ impl Life {
     fn answered(&mut self, world: &mut World, awaited: Awaited) -> Result<(), String> {
         match awaited {
             Awaited::Kept(id, mut answer) => {
-                match answer.try_recv() {
+                let answer = answer.try_recv();
+                world.tell(|| format!("{id} offered: {answer:?}"));
+                match answer {
                     Ok(Ok(receipt)) if receipt.id() == id => {
                         world.counts.kept += 1;
                         world.model.heard(id, Heard::Yes);
@@ -228,6 +234,7 @@ impl Life {
             }
             Awaited::Changed(change, mut answer) => {
                 let answer = answer.try_recv().ok();
+                world.tell(|| format!("{} {:?} {:?}: {answer:?}", change.id, change.kind, change.fates));
                 world.model.changed(&change, answer.as_ref())?;
                 match answer {
                     Some(Ok(_)) => self.recorded(world, &change),

@@ -1,6 +1,6 @@
 //! What senders, the primary and people were told, and so what must be found after each crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backupmx_relay::{
     mail::id::MessageId,
@@ -22,6 +22,8 @@ pub struct Model {
     pub open: BTreeMap<MessageId, Message>,
     /// The others, and whether each has had a file of its own.
     gone: BTreeMap<MessageId, bool>,
+    /// Those of them of which rot has hit a record.
+    may_come_back: BTreeSet<MessageId>,
     /// What is known of recipients of messages that are gone.
     ended: Account,
     /// Rot or an adoption: from then on the account must be without difference, its numbers are no longer foretold.
@@ -113,10 +115,7 @@ impl Model {
 
     /// Rot has hit a record of a message that had its end: it may be found again.
     pub fn may_come_back(&mut self, id: MessageId) {
-        if self.gone.remove(&id).is_some() {
-            let message = Message { is_hit: true, ..Message::new(Vec::new(), 0, true) };
-            self.open.insert(id, message);
-        }
+        self.may_come_back.insert(id);
     }
 
     /// What was under way when the power failed is under way no longer.
@@ -144,12 +143,12 @@ impl Model {
         // A file without a record, found after damage, is held: it was refused, or it had its end.
         let may_be_adopted = |is_large: bool| is_large && damaged && entry.is_held();
         if let Some(is_large) = self.gone.get(&id) {
-            if !may_be_adopted(*is_large) {
+            if !may_be_adopted(*is_large) && !self.may_come_back.contains(&id) {
                 return Err(format!("{id} is back, though it had its end or was refused: {entry:?}"));
             }
             let recipients =
                 entry.states().iter().map(|state| Recipient { may_be: vec![(*state, None)], deliveries: 0 });
-            let mut message = Message::new(Vec::new(), 0, true);
+            let mut message = Message::new(Vec::new(), 0, *is_large);
             (message.recipients, message.heard, message.is_hit) = (recipients.collect(), Heard::Yes, true);
             self.open.insert(id, message);
             self.gone.remove(&id);

@@ -22,6 +22,7 @@ pub fn flip(world: &mut World) {
     }
     let hit = hit(world, &path, offset);
     if world.disk.rot_at(&path, offset) {
+        world.tell(|| format!("{path} rots at {offset}, which hits {hit:?}"));
         world.counts.rotten += 1;
         world.model.is_inexact = true;
         for id in hit {
