@@ -21,13 +21,14 @@ test: ## Install what the tests need (as root on Debian; else it is named), then
 	@begun=$$(date +%s); $(CARGO) test --workspace; code=$$?; \
 		echo "relay: tests took $$(($$(date +%s) - begun)) s of a budget of 180 s (building not counted)"; exit $$code
 
-check: ## Format, lints, generated files, and each crate on its own
+check: ## Format, lints, what dependencies may be, generated files, and each crate on its own
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
 	@for package in backupmx-relay-api backupmx-relay backupmx-tests; do \
 		echo "cargo check --package $$package"; \
 		$(CARGO) check --quiet --package $$package || exit 1; \
 	done
+	@deny=$$(tests/tools/cargo-deny.sh) && echo "cargo deny check" && $$deny --locked check bans licenses sources
 	@$(MAKE) --no-print-directory generate
 	@git diff --exit-code --stat -- docs/relay-help.txt || { echo "docs/relay-help.txt was not current; commit it"; exit 1; }
 
