@@ -1,7 +1,7 @@
 # The only command runner: `make help` lists what there is. CI calls the same targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check generate
+.PHONY: help demo test check audit generate
 
 # Two compilers at a time: more only fight over a small machine.
 export CARGO_BUILD_JOBS ?= 2
@@ -21,15 +21,26 @@ test: ## Install what the tests need (as root on Debian; else it is named), then
 	@begun=$$(date +%s); $(CARGO) test --workspace; code=$$?; \
 		echo "relay: tests took $$(($$(date +%s) - begun)) s of a budget of 180 s (building not counted)"; exit $$code
 
-check: ## Format, lints, generated files, and each crate on its own
+check: ## Format, lints, what dependencies may be, generated files, and each crate on its own
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
 	@for package in backupmx-relay-api backupmx-relay backupmx-tests; do \
 		echo "cargo check --package $$package"; \
 		$(CARGO) check --quiet --package $$package || exit 1; \
 	done
+	@deny=$$(tests/tools/cargo-deny.sh) && echo "cargo deny check" && $$deny --locked check bans licenses sources
 	@$(MAKE) --no-print-directory generate
 	@git diff --exit-code --stat -- docs/relay-help.txt || { echo "docs/relay-help.txt was not current; commit it"; exit 1; }
+
+# By hand, not in CI: an advisory published today is no fault of the change that CI looks at.
+audit: ## Look for known holes in the dependencies (asks the network); note the result in SECURITY.md
+	@deny=$$(tests/tools/cargo-deny.sh) || exit 1; \
+		$$deny fetch db || { echo "Nothing was checked: the advisory database cannot be fetched. With a mirror of it:" \
+			"git config --global url.<mirror>.insteadOf https://github.com/RustSec/advisory-db" >&2; exit 1; }; \
+		for database in "$${CARGO_HOME:-$$HOME/.cargo}"/advisory-dbs/advisory-db-*/; do \
+			git -C "$$database" log -1 --format='Advisories as of %cs (%h)'; \
+		done; \
+		$$deny --locked check advisories
 
 generate: ## Write the files that are made from the code
 	@$(CARGO) build --quiet --package backupmx-relay

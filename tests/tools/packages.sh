@@ -8,6 +8,10 @@ NEEDED="
 /usr/sbin/postfix      postfix
 /usr/sbin/smtp-source  postfix
 /usr/bin/swaks         swaks
+/usr/bin/strace        strace
+/usr/sbin/mkfs.ext4    e2fsprogs
+/usr/sbin/losetup      mount
+/usr/bin/mount         mount
 "
 
 missing=$(echo "$NEEDED" | while read -r file package; do
