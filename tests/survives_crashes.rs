@@ -17,6 +17,8 @@ use support::{
 const CRASHES: u64 = 20_000;
 /// Crashes in one life: enough for segments to be filled, copied forward and removed.
 const CRASHES_PER_LIFE: u64 = 40;
+/// A lie that is not found out in so many lives is one that the simulation cannot see.
+const LIARS_LIVES_MAX: u64 = 200;
 
 #[test]
 fn every_recipient_that_heard_250_is_queued_or_has_one_recorded_end_after_each_crash() {
@@ -59,4 +61,24 @@ fn every_recipient_that_heard_250_is_queued_or_has_one_recorded_end_after_each_c
         assert!(only || times > 0, "the simulation has met no {what}: it proves nothing about them");
     }
     println!("  {:>9.1} s", begun.elapsed().as_secs_f64());
+}
+
+#[test]
+fn a_disk_that_lies_is_found_out() {
+    let lies = [
+        ("no data sync", Lies { no_data_sync: true, ..Lies::default() }),
+        ("no folder sync", Lies { no_folder_sync: true, ..Lies::default() }),
+        ("torn rename", Lies { torn_rename: true, ..Lies::default() }),
+        ("sync that reports success late", Lies { late_sync: true, ..Lies::default() }),
+    ];
+    for (name, lies) in lies {
+        let mut crashes = 0;
+        let caught = (0..LIARS_LIVES_MAX).find_map(|seed| {
+            let lived = simulation::live(Plan { seed, crashes: CRASHES_PER_LIFE, lies, is_told: false });
+            crashes += lived.as_ref().map_or_else(|broken| broken.crashes, |counts| counts.crashes);
+            lived.err()
+        });
+        let Some(Broken { what, .. }) = caught else { panic!("{name}: not found out in {crashes} crashes") };
+        println!("{name}: found out after {crashes} crashes: {what}");
+    }
 }
