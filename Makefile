@@ -1,7 +1,7 @@
 # The only command runner: `make help` lists what there is. CI calls the same targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit generate
+.PHONY: help demo test crash soak mutants check audit generate
 
 # Two compilers at a time: more only fight over a small machine.
 export CARGO_BUILD_JOBS ?= 2
@@ -20,6 +20,18 @@ test: ## Install what the tests need (as root on Debian; else it is named), then
 	$(CARGO) build --workspace --all-targets
 	@begun=$$(date +%s); $(CARGO) test --workspace; code=$$?; \
 		echo "relay: tests took $$(($$(date +%s) - begun)) s of a budget of 180 s (building not counted)"; exit $$code
+
+crash: ## Live one simulated life again and tell it: make crash SEED=4711
+	@test -n "$(SEED)" || { echo "Name the life: make crash SEED=4711" >&2; exit 2; }
+	SEED=$(SEED) $(CARGO) test --package backupmx-tests --test survives_crashes every_recipient -- --nocapture
+
+soak: ## A million simulated crashes, 200 kills, faults at every call (an hour or more); note the result in docs/reliability.md
+	@tests/tools/packages.sh
+	CRASHES=$${CRASHES:-1000000} $(CARGO) test --release --package backupmx-tests --test survives_crashes -- --nocapture
+	SOAK=1 $(CARGO) test --release --package backupmx-tests --test survives_kill --test bears_a_sick_disk -- --nocapture
+
+mutants: ## Show that the crash simulation can fail: each planted defect must be caught (about half an hour)
+	@tests/tools/mutants.sh
 
 check: ## Format, lints, what dependencies may be, generated files, and each crate on its own
 	$(CARGO) fmt --all --check
