@@ -146,10 +146,7 @@ fn synced(calls: &[Call], path: &str, change: &Call, claim: &Call) -> Result<(),
     };
     let found = change.number().is_some_and(|number| number >= 0)
         && calls.iter().any(|call| sync(call) && change.is_before(call) && call.is_before(claim));
-    found.then_some(()).ok_or_else(|| {
-        let shown = |call: &Call| call.arguments.chars().take(120).collect::<String>();
-        format!("no sync of {path} between {}({}) and {}({})", change.name, shown(change), claim.name, shown(claim))
-    })
+    found.then_some(()).ok_or_else(|| format!("no sync of {path} between {} and {}", change.shown(), claim.shown()))
 }
 
 fn is_write(call: &Call) -> bool {

@@ -143,7 +143,7 @@ fn try_start(template: &Template, fault: Fault) {
     };
     primary.return_now();
     let relay = setup().start();
-    check_arrival(&relay, &primary, &letters);
+    check_arrival(&relay, &primary, &letters, 0);
     let again = primary.mails().iter().any(|mail| mail.recipients[0].starts_with("done"));
     assert!(!again, "what had been delivered came again");
     if let Some(ended) = ended {
@@ -170,7 +170,7 @@ fn recover(mut relay: Relay, strace: Strace, template: &Template, letters: &mut 
     });
     // What goes wrong with the copy of a torn part is told as a problem.
     let told = fault.is_told(&relay) || relay.status().problems.iter().any(|problem| problem.contains(fault.words()));
-    assert!(!is_worth_telling(&hit) || told, "nothing tells of {}({}", hit.name, hit.arguments);
+    assert!(!is_worth_telling(&hit) || told, "nothing tells of {}", hit.shown());
     end(&mut relay, fault);
 }
 

@@ -90,11 +90,9 @@ impl Letters {
         for (place, (bytes, heard)) in self.sent.iter().enumerate() {
             let name = self.name_of(place);
             let copies = arrived.remove(&*name).unwrap_or_default();
-            for copy in &copies {
-                if let Some(difference) = difference(&content(&name, *bytes), trace_field::split(copy).1) {
-                    complaints.push(format!("{name} was altered: {difference}"));
-                }
-            }
+            let content = content(&name, *bytes);
+            let altered = copies.iter().map(|copy| trace_field::split(copy).1).filter(|copy| *copy != content);
+            complaints.extend(altered.filter_map(|copy| Some(format!("{name}: {}", difference(&content, copy)?))));
             repeats += copies.len().saturating_sub(1);
             match heard {
                 Heard::Yes(id) if copies.is_empty() => {
@@ -120,11 +118,8 @@ impl Letters {
 /// A message that no other one resembles.
 fn content(name: &str, bytes: usize) -> Vec<u8> {
     let mut content = format!("From: <sender@client.example>\r\nSubject: {name}\r\n\r\n").into_bytes();
-    while content.len() < bytes {
-        content.extend_from_slice(
-            format!("{name} at {}: the quick brown fox jumps over the lazy dog\r\n", content.len()).as_bytes(),
-        );
-    }
+    let line = format!("{name}: the quick brown fox jumps over the lazy dog\r\n");
+    content.extend_from_slice(line.repeat(bytes / line.len() + 1).as_bytes());
     content
 }
 

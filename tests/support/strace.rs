@@ -17,6 +17,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How much of a string is shown: more than the tests' small messages have in one commit.
 const STRING_BYTES_MAX: &str = "262144";
 
+/// Characters of a call's arguments that a failing test shows: enough for two paths.
+const ARGUMENTS_SHOWN: usize = 150;
+
 /// A process that is watched. When this is dropped, strace lets go of it.
 pub struct Strace {
     folder: TempDir,
@@ -132,6 +135,12 @@ impl Call {
     /// Whether it failed because it was told to.
     pub fn is_injected(&self) -> bool {
         self.result.ends_with("(INJECTED)")
+    }
+
+    /// The call for a message: what it would write is cut.
+    pub fn shown(&self) -> String {
+        let arguments: String = self.arguments.chars().take(ARGUMENTS_SHOWN).collect();
+        format!("{}({arguments}) = {}", self.name, self.result)
     }
 
     /// Whether all of it was over before `other` began.
