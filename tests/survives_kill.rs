@@ -9,8 +9,8 @@ use backupmx_relay_api::status::Account;
 use support::{
     Primary, Relay,
     chance::Chance,
-    eventually,
-    load::{Comparison, Load, Sent},
+    eventually, is_soak,
+    load::{self, Comparison, Load, Sent},
     trace_field,
 };
 
@@ -22,6 +22,13 @@ const SESSIONS: u64 = 64;
 const CONNECTIONS_MAX: u64 = 20;
 /// For all of it on a slow disk.
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// Numbers that no two stretches between kills share.
+const STRETCH_MESSAGES: u64 = 100_000;
+const STRETCH_MAX: Duration = Duration::from_millis(300);
+/// A debug build with a small spool runs after a tenth of it; the rest is for busy machines.
+const START_MAX: Duration = Duration::from_millis(100);
+const IMPATIENT: &str = "primary: {probe: {interval: 1s, intervalWhileQueued: 1s}}";
 
 #[test]
 fn ten_thousand_messages_are_there_after_a_kill_and_arrive() {
@@ -128,6 +135,68 @@ fn a_kill_in_mid_drain_loses_nothing_and_repeats_at_most_one_message_a_connectio
     let connections = primary.connections_open_max();
     assert!(connections <= CONNECTIONS_MAX, "{connections} connections at a time");
     assert!(comparison.repeated <= KILLS * connections, "{} repeated by {KILLS} kills", comparison.repeated);
+}
+
+#[test]
+fn however_often_it_is_killed_what_heard_250_arrives() {
+    let _alone = alone();
+    let kills = if is_soak() { 200 } else { 30 };
+    let mut chance = Chance::new();
+    let mut primary = Primary::away();
+    let mut relay = Relay::before(primary.address()).config(IMPATIENT).start();
+    let (mut stretches, mut is_up, mut kills_while_up) = (Vec::new(), false, 0);
+    for kill in 0..kills {
+        let (first, seed) = (kill * STRETCH_MESSAGES, chance.below(1 << 20));
+        let bytes = [600, 4000, 300_000][chance.below(3) as usize];
+        let load = Load { messages: STRETCH_MESSAGES, bytes, sessions: 16, seed };
+        let (begun, stretch) = (Instant::now(), chance.time_below(STRETCH_MAX));
+        let sending = load.begin_from(first, relay.smtp());
+        eventually(LIMIT, "the moment of the kill", || begun.elapsed() >= stretch);
+        relay.kill9();
+        stretches.push((first, load, sending.finish()));
+        kills_while_up += u64::from(is_up);
+        // While no relay runs: a cut connection may also be the reason why a message comes twice.
+        if chance.below(2) == 0 {
+            is_up = !is_up;
+            if is_up {
+                primary.return_now();
+            } else {
+                primary.go_away();
+            }
+        }
+        if chance.below(4) == 0 {
+            relay.start_and_kill9(chance.time_below(START_MAX));
+            kills_while_up += u64::from(is_up);
+        }
+        relay.start_again();
+    }
+    if !is_up {
+        primary.return_now();
+    }
+    let done = relay.until(LIMIT, "nothing waits", |status| status.queue.messages == 0);
+    assert_eq!((done.account.delivered, done.account.difference()), (done.account.accepted, 0), "{:?}", done.account);
+
+    let mails = primary.mails();
+    let (mut taken, mut repeated) = (0, 0);
+    for (first, load, sent) in &stretches {
+        let ours = first..&(first + STRETCH_MESSAGES);
+        let arrived = mails.iter().map(|mail| (&*mail.recipients[0], trace_field::split(&mail.content).1));
+        let comparison =
+            load.compare(sent, arrived.filter(|(recipient, _)| ours.contains(&&load::number_of(recipient))));
+        taken += sent.accepted.len();
+        repeated += comparison.repeated;
+        assert_eq!((&comparison.missing, &comparison.altered), (&vec![], &vec![]), "of {load:?}");
+        assert!(comparison.unanswered <= load.sessions, "{} heard nothing, and arrived", comparison.unanswered);
+        assert_eq!(sent.refused, []);
+    }
+    println!("{kills} kills: {taken} messages were taken, {repeated} arrived twice");
+    assert!(taken > kills as usize, "only {taken} messages were taken");
+    let connections = primary.connections_open_max();
+    assert!(
+        repeated <= kills_while_up * connections,
+        "{repeated} repeated by {kills_while_up} kills, {connections} connections"
+    );
+    assert_eq!(primary.violations(), [""; 0]);
 }
 
 /// One test at a time, so that the times that they print are theirs.

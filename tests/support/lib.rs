@@ -7,6 +7,7 @@ pub mod chance;
 pub mod client;
 pub mod dialogue;
 pub mod hash;
+pub mod letters;
 pub mod load;
 pub mod messages;
 pub mod port;
@@ -16,8 +17,10 @@ pub mod program;
 pub mod relay;
 pub mod simulated_disk;
 pub mod simulation;
+pub mod strace;
 pub mod tools;
 pub mod trace_field;
+pub mod volume;
 pub mod wait;
 
 pub use client::{Client, Envelope, Reply};
@@ -29,3 +32,8 @@ pub use wait::{eventually, eventually_some};
 pub const DOMAIN: &str = "example.org";
 /// Their own name.
 pub const HOSTNAME: &str = "mx2.example.org";
+
+/// Whether there is time for the long runs: `SOAK=1`.
+pub fn is_soak() -> bool {
+    std::env::var_os("SOAK").is_some_and(|value| value == "1")
+}

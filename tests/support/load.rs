@@ -70,21 +70,26 @@ impl Load {
 
     /// Begins to send it. A session whose connection breaks ends.
     pub fn begin(self, to: SocketAddr) -> Sending {
-        let next = Arc::new(AtomicU64::new(0));
+        self.begin_from(0, to)
+    }
+
+    /// The same, with messages that are numbered from `first`.
+    pub fn begin_from(self, first: u64, to: SocketAddr) -> Sending {
+        let next = Arc::new(AtomicU64::new(first));
         let accepted = Arc::new(AtomicU64::new(0));
         let session = |_| {
             let (next, accepted) = (Arc::clone(&next), Arc::clone(&accepted));
-            thread::spawn(move || self.session(to, &next, &accepted))
+            thread::spawn(move || self.session(to, &next, first + self.messages, &accepted))
         };
         Sending { sessions: (0..self.sessions).map(session).collect(), accepted }
     }
 
-    fn session(self, to: SocketAddr, next: &AtomicU64, accepted: &AtomicU64) -> Sent {
+    fn session(self, to: SocketAddr, next: &AtomicU64, end: u64, accepted: &AtomicU64) -> Sent {
         let mut sent = Sent::default();
         let Ok(mut client) = Client::hello(to) else { return sent };
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= self.messages {
+            if number >= end {
                 return sent;
             }
             match client.send(&Envelope::to(&format!("m{number}")), &self.message(number)) {
@@ -160,7 +165,10 @@ impl Sending {
 }
 
 /// The number of the message that went to this recipient.
-fn number_of(recipient: &str) -> u64 {
+///
+/// # Panics
+/// If it is none of ours.
+pub fn number_of(recipient: &str) -> u64 {
     let number = recipient.strip_prefix('m').and_then(|rest| rest.split('@').next()?.parse().ok());
     number.unwrap_or_else(|| panic!("a message for {recipient} arrived, which nobody sent"))
 }

@@ -190,6 +190,16 @@ impl Relay {
         self.process.child.wait().expect("a child can be waited for");
     }
 
+    /// Starts it again after its end, only to end it as [`Relay::kill9`] does at this age, wherever it is by then.
+    pub fn start_and_kill9(&mut self, age: Duration) {
+        let mut child = Process::spawn(&self.setup, &self.data);
+        let _log = Log::of(child.stderr.take().expect("stderr is a pipe"));
+        let ended = within(age, || child.try_wait().expect("a child can be waited for"));
+        assert!(ended.is_none(), "the relay ended by itself: {ended:?}");
+        child.kill().expect("the relay runs");
+        child.wait().expect("a child can be waited for");
+    }
+
     /// Starts it again after its end: same folder, same ports.
     #[track_caller]
     pub fn start_again(&mut self) {
@@ -207,14 +217,14 @@ struct Process {
 }
 
 impl Process {
-    fn start(setup: &Setup, data: &Path) -> Result<Self, Ended> {
+    fn spawn(setup: &Setup, data: &Path) -> Child {
         let mut command = setup.command(data);
-        let mut child = cleaned(&mut command)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+        let command = cleaned(&mut command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"))
+    }
+
+    fn start(setup: &Setup, data: &Path) -> Result<Self, Ended> {
+        let mut child = Self::spawn(setup, data);
         let log = Log::of(child.stderr.take().expect("stderr is a pipe"));
         let running = within(START_LIMIT, || {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {

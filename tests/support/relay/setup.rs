@@ -23,6 +23,7 @@ pub struct Setup {
     data: Option<PathBuf>,
     unprivileged: bool,
     apart: bool,
+    under: Vec<String>,
     addresses: [(&'static str, String); 3],
     _ports: [Port; 3],
     folder: TempDir,
@@ -40,6 +41,7 @@ impl Setup {
             data: None,
             unprivileged: false,
             apart: false,
+            under: Vec::new(),
             _ports: ports,
             folder: TempDir::with_prefix("backupmx-").expect("a temporary folder can be made"),
         }
@@ -84,6 +86,11 @@ impl Setup {
         Self { apart: true, ..self }
     }
 
+    /// Under another program, which is started with these words and the relay's own behind them.
+    pub fn under(self, words: &[String]) -> Self {
+        Self { under: words.to_owned(), ..self }
+    }
+
     /// Starts it.
     ///
     /// # Panics
@@ -113,7 +120,14 @@ impl Setup {
     }
 
     pub(super) fn command(&self, data: &Path) -> Command {
-        let mut command = Command::new(self.program());
+        let mut command = match &*self.under {
+            [] => Command::new(self.program()),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(self.program());
+                command
+            }
+        };
         let data = data.to_string_lossy();
         command.args(["--data", &data, "--log-format", "json"]);
         for (flag, address) in &self.addresses {
