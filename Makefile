@@ -1,7 +1,7 @@
 # The only command runner: `make help` lists what there is. CI calls the same targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test crash soak mutants check audit generate
+.PHONY: help demo test crash soak mutants bench-spool check audit generate
 
 # Two compilers at a time: more only fight over a small machine.
 export CARGO_BUILD_JOBS ?= 2
@@ -32,6 +32,11 @@ soak: ## A million simulated crashes, 200 kills, faults at every call (an hour o
 
 mutants: ## Show that the crash simulation can fail: each planted defect must be caught (about half an hour)
 	@tests/tools/mutants.sh
+
+bench-spool: ## Measure the spool on the disk below target/ (some minutes, 6 GiB; or: make bench-spool ARGS=--quick)
+	@echo "Building (some minutes the first time) ..."
+	@$(CARGO) build --quiet --release --package backupmx-tests --bin bench-spool
+	@$${CARGO_TARGET_DIR:-target}/release/bench-spool --folder "$${CARGO_TARGET_DIR:-target}" $(ARGS)
 
 check: ## Format, lints, what dependencies may be, generated files, and each crate on its own
 	$(CARGO) fmt --all --check
