@@ -50,6 +50,10 @@ impl Disk for CountingDisk {
         Ok(self.counting(path, self.disk.create(path)?))
     }
 
+    fn edit(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.counting(path, self.disk.edit(path)?))
+    }
+
     fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         Ok(self.counting(path, self.disk.open(path)?))
     }

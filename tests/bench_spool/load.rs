@@ -17,17 +17,19 @@ use backupmx_relay::{
         trace::received_field,
     },
     spool::{
-        Recovered, Spool,
+        Spool, Watchers,
         disk::{Disk, RealDisk},
-        field::{Attempt, Fate},
+        field::{Change, Fate},
+        record::Kind,
     },
 };
 use jiff::Timestamp;
 use tokio::{runtime::Runtime, task::JoinSet};
 
-/// Opens a spool as the relay does.
-pub fn open(disk: Arc<dyn Disk>) -> (Spool, Recovered) {
-    Spool::open(disk, |_| {}).expect("a spool can be opened")
+/// Opens a spool as the relay does. Returns the messages that wait, too.
+pub fn open(disk: Arc<dyn Disk>) -> (Spool, Vec<MessageId>) {
+    let watchers = Watchers { synced: Box::new(|_| {}), rot: Box::new(|_| {}) };
+    Spool::open(disk, watchers).expect("a spool can be opened")
 }
 
 /// The folder as a spool sees it.
@@ -91,8 +93,8 @@ impl Message {
 pub async fn deliver(spool: &Spool, id: MessageId) {
     let words = "250 2.0.0 Ok: queued as 4ZyXwV1s2tz9Qp".to_owned();
     let fates = vec![(0, Fate::Delivered, words)];
-    let attempt = Attempt { id, at: Timestamp::now(), next_hop: "mx1.example.org:25".into(), fates };
-    assert!(spool.settle(attempt).await.expect("the spool records an outcome"), "{id} had one recipient");
+    let change = Change { kind: Kind::Attempt, id, at: Timestamp::now(), by: "mx1.example.org:25".into(), fates };
+    assert!(spool.change(change).await.expect("the spool records an outcome"), "{id} had one recipient");
 }
 
 /// Runs `act` for each number below `count`, as many at a time as there are writers. Collects what it returns.

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backupmx_relay::{queue::Queue, spool::Recovered};
+use backupmx_relay::queue::Queue;
 use backupmx_relay_api::config::Delivery;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::{Value, json};
@@ -232,9 +232,10 @@ impl Open {
         let memory_kib = |word| number_of("/proc/self/status", word);
         let before_kib = memory_kib("VmRSS:");
         let begun = Instant::now();
-        let (spool, Recovered { waiting, damages, .. }) = load::open(load::disk(&self.folder));
+        let (spool, waiting) = load::open(load::disk(&self.folder));
         let opened = begun.elapsed();
         let opened_kib = memory_kib("VmRSS:");
+        let (damages, _) = spool.damages();
         assert!(damages.is_empty(), "nothing was damaged: {damages:?}");
         let messages = waiting.len();
         let begun = Instant::now();
