@@ -1,7 +1,7 @@
 # The only command runner: `make help` lists what there is. CI calls the same targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check generate
+.PHONY: help demo test bench-spool check generate
 
 # Two compilers at a time: more only fight over a small machine.
 export CARGO_BUILD_JOBS ?= 2
@@ -20,6 +20,11 @@ test: ## Install what the tests need (as root on Debian; else it is named), then
 	$(CARGO) build --workspace --all-targets
 	@begun=$$(date +%s); $(CARGO) test --workspace; code=$$?; \
 		echo "relay: tests took $$(($$(date +%s) - begun)) s of a budget of 180 s (building not counted)"; exit $$code
+
+bench-spool: ## Measure the spool on the disk below target/ (some minutes, 6 GiB; or: make bench-spool ARGS=--quick)
+	@echo "Building (some minutes the first time) ..."
+	@$(CARGO) build --quiet --release --package backupmx-tests --bin bench-spool
+	@$${CARGO_TARGET_DIR:-target}/release/bench-spool --folder "$${CARGO_TARGET_DIR:-target}" $(ARGS)
 
 check: ## Format, lints, generated files, and each crate on its own
 	$(CARGO) fmt --all --check
