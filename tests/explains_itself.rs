@@ -90,7 +90,7 @@ fn help_teaches_every_flag() {
         let variable = format!("BACKUPMX_{}", flag[2..].to_uppercase().replace('-', "_"));
         assert!(ended.stdout.contains(flag) && ended.stdout.contains(&variable), "{flag}:\n{}", ended.stdout);
     }
-    for subcommand in ["check-config", "print-config"] {
+    for subcommand in ["check-config", "print-config", "spool"] {
         assert!(ended.stdout.contains(subcommand), "{subcommand}:\n{}", ended.stdout);
     }
     let version = Relay::run(&["--version"]);

@@ -8,7 +8,10 @@ use std::{
 use backupmx_relay_api::config::{Document, Host, WhenPrimaryUp};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config, ConfigError};
+use crate::{
+    config::{self, Config, ConfigError},
+    mail::id::MessageId,
+};
 
 /// Keeps mail while the primary mail server is away, and hands it over when it is back.
 ///
@@ -45,13 +48,67 @@ Exit codes:
   2  wrong usage or configuration
   3  the data folder cannot be used: in use, of another program, of a newer format, unreadable";
 
+const SPOOL_HELP: &str = "\
+Examples, with the relay stopped:
+  backupmx-relay --data /var/lib/backupmx spool check
+      Reads all that is kept and says whether it is as it was written.
+  backupmx-relay --data /var/lib/backupmx spool list --query example.org
+      The open messages from or to addresses with that in them.
+  backupmx-relay --data /var/lib/backupmx spool export --all /root/rescued
+      Each open message as a file, with its envelope in another, to be sent again by hand.
+
+None of them changes anything in the folder, so it may be mounted read-only. While a relay runs on it, ask its admin API.
+
+Exit codes:
+  0  done; nothing is damaged, as far as was asked
+  1  something is damaged, the message is not known, or what was to be made cannot be made
+  2  wrong usage
+  3  the folder cannot be looked into: missing, in use, of another program, of a newer format, unreadable";
+
 /// What to do instead of running.
-#[derive(Subcommand, Clone, Copy, Debug)]
+#[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// Check the configuration that these flags and files give, and stop.
     CheckConfig,
     /// Print that configuration with all defaults filled in, as a document for --config.
     PrintConfig,
+    /// Look into the data folder of a relay that is stopped: check, list, show, export.
+    #[command(subcommand, after_help = SPOOL_HELP)]
+    Spool(SpoolCommand),
+}
+
+/// What to look for. They need --data and no other flag, and change nothing in that folder.
+#[derive(Subcommand, Clone, Debug)]
+pub enum SpoolCommand {
+    /// Read every record and every large file, and say what is damaged and what helps.
+    Check,
+    /// Print a line for each message that waits or is held, oldest first.
+    List {
+        /// Only those with this in an address, in whatever case of letters.
+        #[arg(long, value_name = "TEXT")]
+        query: Option<String>,
+    },
+    /// Print all that is known of a message: envelope, how each recipient stands, what happened when.
+    Show {
+        /// Its id, as in the log, in `Received:` and in the list.
+        #[arg(value_name = "ID")]
+        id: MessageId,
+    },
+    /// Write a message as its sender sent it, to the byte: to standard output, or into new files.
+    #[command(
+        override_usage = "backupmx-relay spool export ID [--output FILE]\n       backupmx-relay spool export --all DIR"
+    )]
+    Export {
+        /// Its id, as in the log, in `Received:` and in the list.
+        #[arg(value_name = "ID", required_unless_present = "all")]
+        id: Option<MessageId>,
+        /// Into this file, which must not be there, instead of standard output.
+        #[arg(long, value_name = "FILE", conflicts_with = "all")]
+        output: Option<PathBuf>,
+        /// Each open message into this folder: ID.eml, and ID.json with its envelope. Made if missing.
+        #[arg(long, value_name = "DIR", conflicts_with = "id")]
+        all: Option<PathBuf>,
+    },
 }
 
 /// Every flag is an environment variable too.

@@ -19,6 +19,7 @@ pub mod admin;
 pub mod config;
 pub mod cli;
 pub mod run;
+pub mod offline;
 
 mod chance;
 mod foreign;

@@ -10,6 +10,7 @@ use backupmx_relay::{
     admin,
     cli::{Cli, Command, Flags, LogFormat},
     config::{Config, ConfigError},
+    offline,
     run::{self, Listeners, RunError},
     spool::folder::{self, FolderError},
 };
@@ -20,11 +21,16 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let Cli { command, flags } = Cli::parse(); // wrong usage ends here, with code 2
-    let done = match command {
+    let done = match &command {
         Some(Command::CheckConfig) => {
             flags.config().map(|config| println!("{}", checked(&config))).map_err(Failure::from)
         }
         Some(Command::PrintConfig) => flags.config().map_err(Failure::from).and_then(|config| print(&config)),
+        Some(Command::Spool(command)) => match offline::run(command, &flags.data) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE, // what is damaged was told
+            Err(cause) => Err(cause.into()),
+        },
         None => run(&flags),
     };
     match done {
@@ -50,6 +56,8 @@ enum Failure {
     #[error("print configuration: {0}")]
     Print(String),
     #[error("{0}")]
+    Offline(#[from] offline::Error),
+    #[error("{0}")]
     Run(#[from] RunError),
     #[error("start runtime: {0}")]
     Runtime(#[source] io::Error),
@@ -60,6 +68,7 @@ impl Failure {
         match self {
             Self::Config(_) => 2,
             Self::Folder { .. } | Self::Token { .. } | Self::Run(RunError::Spool(_)) => 3,
+            Self::Offline(cause) => cause.code(),
             Self::Print(_) | Self::Run(_) | Self::Runtime(_) => 1,
         }
     }

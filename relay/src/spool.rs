@@ -18,6 +18,7 @@ pub mod survey;
 pub mod recovery;
 pub mod shared;
 pub mod search;
+pub mod history;
 pub mod scrub;
 #[cfg(test)]
 mod faulty_disk;
@@ -103,7 +104,7 @@ impl Spool {
         loop {
             let Some((entry, key)) = self.locate(id) else { return Ok(None) };
             let (disk, location) = (self.shared.disk.clone(), entry.location);
-            match blocking(move || load(&*disk, id, &entry, key)).await {
+            match blocking(move || load(&*disk, &entry, key)).await {
                 // Reclaim may have copied it forward and removed where it stood.
                 Err(ReadError::Damaged) if tried != Some(location) => tried = Some(location),
                 result => return result.map(Some),
@@ -278,6 +279,16 @@ impl std::fmt::Debug for Content {
     }
 }
 
+impl Content {
+    /// The next piece, as [`Source::next`] gives it. Blocks.
+    pub fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
+        match self {
+            Self::Inline(content) => Ok(content.take().filter(|content| !content.is_empty())),
+            Self::Large(reader) => reader.as_mut().map_or(Ok(None), |reader| reader.next_piece()),
+        }
+    }
+}
+
 impl Source for Content {
     async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         match self {
@@ -303,18 +314,28 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
-/// Reads a message from where the index says that it stands. Blocks.
-pub fn load(disk: &dyn Disk, id: MessageId, entry: &Entry, key: record::Key) -> Result<Stored, ReadError> {
-    let Location { segment, offset, length } = entry.location;
-    let (mut bytes, offset) = (vec![0; length as usize], u64::from(offset));
-    disk.open(&log::path(segment)).and_then(|file| file.read_at(&mut bytes, offset)).map_err(damaged)?;
+/// The `Accepted` record that stands there, and the message's content. Blocks.
+pub fn read_accepted(disk: &dyn Disk, place: Location, key: record::Key) -> Result<(Accepted, Content), ReadError> {
+    let (mut bytes, offset) = (vec![0; place.length as usize], u64::from(place.offset));
+    disk.open(&log::path(place.segment)).and_then(|file| file.read_at(&mut bytes, offset)).map_err(damaged)?;
     let (record, _) = record::decode(&bytes, offset, key).ok_or(ReadError::Damaged)?;
     let accepted = (record.kind == Kind::Accepted).then(|| Accepted::decode(record.fields)).flatten();
-    let Accepted { envelope, trace, large_bytes, standing: _ } = accepted.ok_or(ReadError::Damaged)?;
-    let content = match large_bytes {
-        Some(_) => Content::Large(Some(Box::new(LargeReader::open(disk, id).map_err(damaged)?))),
+    let accepted = accepted.ok_or(ReadError::Damaged)?;
+    let content = match accepted.large_bytes {
+        Some(large_bytes) => {
+            let reader = LargeReader::open(disk, accepted.envelope.id).map_err(damaged)?;
+            let whole = reader.rest_bytes() == large_bytes;
+            Content::Large(Some(whole.then(|| Box::new(reader)).ok_or(ReadError::Damaged)?))
+        }
         None => Content::Inline(Some(record.content.to_vec())),
     };
+    Ok((accepted, content))
+}
+
+/// Reads a message from where the index says that it stands. Blocks.
+pub fn load(disk: &dyn Disk, entry: &Entry, key: record::Key) -> Result<Stored, ReadError> {
+    let (Accepted { envelope, trace, large_bytes: _, standing: _ }, content) =
+        read_accepted(disk, entry.location, key)?;
     Ok(Stored {
         envelope,
         trace,

@@ -56,7 +56,21 @@ impl Relay {
     /// Runs the program with these arguments alone, to its end.
     #[track_caller]
     pub fn run(arguments: &[&str]) -> Ended {
-        program::run(cleaned(&mut Command::new(program())).args(arguments), START_LIMIT)
+        program::run(Self::command(&[]).args(arguments), START_LIMIT)
+    }
+
+    /// The program, behind words that go before it, such as those of strace; for who runs it in a way of his own.
+    pub fn command(before: &[&str]) -> Command {
+        let mut command = match before {
+            [] => Command::new(program()),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program());
+                command
+            }
+        };
+        cleaned(&mut command);
+        command
     }
 
     /// Where it takes mail.

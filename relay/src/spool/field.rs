@@ -286,6 +286,25 @@ pub fn addresses(fields: &[u8]) -> impl Iterator<Item = &str> {
     Fields(fields).flatten().filter(move |(tag, _)| is_address(*tag)).filter_map(|(_, value)| text(value))
 }
 
+/// Whose record it is, from fields whole or as a footer holds them.
+pub fn id(fields: &[u8]) -> Option<MessageId> {
+    first(fields, tag::ID).and_then(|value| Some(MessageId::from_bytes(value.try_into().ok()?)))
+}
+
+/// When it was written, or of `Accepted`, when the message came; from fields whole or as a footer holds them.
+pub fn at(fields: &[u8]) -> Option<Timestamp> {
+    first(fields, tag::TIME_MS).and_then(time)
+}
+
+/// The reverse-path as text, from the fields of `Accepted`, whole or as a footer holds them; `None` is the null one.
+pub fn reverse_path(fields: &[u8]) -> Option<&str> {
+    first(fields, tag::REVERSE_PATH).and_then(text)
+}
+
+fn first(fields: &[u8], wanted: u16) -> Option<&[u8]> {
+    Fields(fields).flatten().find(|(tag, _)| *tag == wanted).map(|(_, value)| value)
+}
+
 impl Change {
     /// The fields of the record.
     pub fn encode(&self) -> Vec<u8> {
@@ -469,6 +488,11 @@ pub(crate) mod tests {
         assert!(kept.len() < whole.len());
         assert_eq!(Arrival::decode(&kept), Arrival::decode(&whole));
         assert_eq!(Arrival::decode(&kept).unwrap().recipients, 2);
+        let Envelope { id: of, received_at, .. } = accepted.envelope;
+        assert_eq!(
+            (id(&kept), at(&kept), reverse_path(&kept)),
+            (Some(of), Some(received_at), Some(r#""a b"@example.net"#))
+        );
         assert_eq!(addresses(&kept).collect::<Vec<_>>(), [r#""a b"@example.net"#, "u0@example.org", "u1@example.org"]);
         let change = Change {
             kind: Kind::Attempt,

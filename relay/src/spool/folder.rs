@@ -11,6 +11,8 @@ use super::segment::FORMAT_VERSION;
 
 /// Names the program and the format; holds the lock.
 pub const MARKER: &str = "backupmx-spool";
+/// A few bytes tell; a foreign file of that name may be of any size and kind.
+const MARKER_BYTES_MAX: u64 = 64;
 
 /// Why a folder cannot be used. Each message ends with the cure.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,28 @@ pub enum FolderError {
     Newer(u32),
     /// Another relay runs on it.
     #[error("another backupmx-relay is using it; stop that one, or name another folder with --data")]
+    InUse,
+}
+
+/// Why a folder cannot be looked into. Each message ends with the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// Nothing is there, or no folder.
+    #[error("there is no such folder; name the data folder of a relay with --data")]
+    Missing,
+    /// It cannot be read.
+    #[error("{0}; look as the user of its relay, or as root")]
+    Unreadable(#[from] io::Error),
+    /// It is not ours.
+    #[error("it holds no {MARKER} of ours, so no relay keeps mail in it; name the data folder of a relay with --data")]
+    Foreign,
+    /// A later program wrote it.
+    #[error(
+        "its format is version {0}, and this program knows versions up to {FORMAT_VERSION}; use the newer program to look"
+    )]
+    Newer(u32),
+    /// A relay runs on it.
+    #[error("a relay is running on it; stop that relay, or ask its admin API")]
     InUse,
 }
 
@@ -51,8 +75,7 @@ pub fn take(folder: &Path) -> Result<Lock, FolderError> {
         Err(TryLockError::Error(cause)) => return Err(cause.into()),
     }
     let mut text = String::new();
-    // A few bytes tell; a foreign file of that name may be of any size and kind.
-    (&mut marker).take(64).read_to_string(&mut text).map_err(|_| FolderError::Foreign)?;
+    (&mut marker).take(MARKER_BYTES_MAX).read_to_string(&mut text).map_err(|_| FolderError::Foreign)?;
     if text.is_empty() {
         marker.write_all(format!("{MARKER} {FORMAT_VERSION}\n").as_bytes())?;
         marker.sync_all()?;
@@ -62,6 +85,35 @@ pub fn take(folder: &Path) -> Result<Lock, FolderError> {
     match version(&text) {
         None => Err(FolderError::Foreign),
         Some(version) if version > FORMAT_VERSION => Err(FolderError::Newer(version)),
+        Some(_) => Ok(Lock { _marker: marker }),
+    }
+}
+
+/// Locks a folder that is there, to read it: no relay starts on it meanwhile, while others may look, too. Nothing in it is
+/// changed, so it may be mounted read-only.
+pub fn look(folder: &Path) -> Result<Lock, LookError> {
+    if !folder.is_dir() {
+        // What may not be looked at is told from what is missing.
+        return match fs::metadata(folder) {
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => Err(cause.into()),
+            _ => Err(LookError::Missing),
+        };
+    }
+    let path = folder.join(MARKER);
+    match fs::metadata(&path) {
+        Ok(marker) if marker.is_file() => {} // a pipe would keep us waiting
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause.into()),
+        _ => return Err(LookError::Foreign),
+    }
+    let mut marker = File::open(&path)?;
+    match marker.try_lock_shared() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(LookError::InUse),
+        Err(TryLockError::Error(cause)) => return Err(cause.into()),
+    }
+    match read_version(&mut marker) {
+        None => Err(LookError::Foreign),
+        Some(version) if version > FORMAT_VERSION => Err(LookError::Newer(version)),
         Some(_) => Ok(Lock { _marker: marker }),
     }
 }
@@ -76,6 +128,12 @@ fn make(folder: &Path) -> io::Result<()> {
     make(above)?;
     fs::DirBuilder::new().mode(0o700).create(folder)?;
     File::open(above)?.sync_all()
+}
+
+fn read_version(marker: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    marker.take(MARKER_BYTES_MAX).read_to_string(&mut text).ok()?;
+    version(&text)
 }
 
 fn version(text: &str) -> Option<u32> {
@@ -125,6 +183,33 @@ mod tests {
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
             assert_eq!(fs::read_to_string(folder.path().join(name)).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn several_may_look_and_no_relay_starts_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = take(folder.path()).unwrap();
+        assert!(matches!(look(folder.path()), Err(LookError::InUse)));
+        drop(running);
+        let _first = look(folder.path()).unwrap();
+        look(folder.path()).unwrap();
+        assert!(matches!(take(folder.path()), Err(FolderError::InUse)));
+    }
+
+    #[test]
+    fn a_look_makes_nothing_and_says_what_is_wrong() {
+        let parent = tempfile::tempdir().unwrap();
+        assert!(matches!(look(&parent.path().join("missing")), Err(LookError::Missing)));
+        assert!(matches!(look(parent.path()), Err(LookError::Foreign)));
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+        for (text, newer) in [("", false), ("something else", false), ("backupmx-spool 9\n", true)] {
+            fs::write(parent.path().join(MARKER), text).unwrap();
+            let refused = look(parent.path()).unwrap_err();
+            assert_eq!(matches!(refused, LookError::Newer(9)), newer, "{refused}");
+            assert_eq!(matches!(refused, LookError::Foreign), !newer, "{refused}");
+            assert_eq!(fs::read_to_string(parent.path().join(MARKER)).unwrap(), text);
+        }
+        assert!(matches!(look(&parent.path().join(MARKER)), Err(LookError::Missing)));
     }
 
     #[test]

@@ -87,6 +87,12 @@ impl Builder {
     }
 }
 
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 fn checksum(bytes: &[u8], key: Key) -> u64 {
     let mut hash = Xxh3::with_seed(key.seed());
     hash.update(&bytes[..HEADER_BYTES - 8]);

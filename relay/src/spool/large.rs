@@ -131,6 +131,11 @@ impl LargeReader {
         Ok(Self { file, position, rest_bytes, hash: Xxh3::new(), checksum: number(40) })
     }
 
+    /// Length of the content that is still to be read.
+    pub fn rest_bytes(&self) -> u64 {
+        self.rest_bytes
+    }
+
     /// The next piece; the last one only if all of them together match the checksum, else `InvalidData`.
     pub fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
         let length = self.rest_bytes.min(PIECE_BYTES);

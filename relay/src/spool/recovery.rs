@@ -96,6 +96,10 @@ fn set_aside(disk: &dyn Disk, survey: &Survey) -> Result<Damages, RecoveryError>
             disk.remove(&log::path(*number)).map_err(at(|| format!("remove segment {number}")))?;
         }
     }
+    for number in &survey.missing {
+        let told = format!("segment {number}: it is not there, though a newer one names it; mail in it may be lost");
+        damages.tell(told, true);
+    }
     survey::tell_recalled(survey, &mut damages);
     Ok(damages)
 }

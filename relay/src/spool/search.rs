@@ -86,8 +86,8 @@ fn hit(shared: &Shared, segment: u64, line: &Line, part: &str) -> Option<Hit> {
     Some(Hit { id, entry, addresses: field::addresses(line.fields).map(str::to_owned).collect() })
 }
 
-/// The lines of a segment's footer, or what they would be. A segment that cannot be read has none: a search is no proof.
-fn each_line(disk: &dyn Disk, number: u64, end: u64, each: &mut dyn FnMut(&Line)) {
+/// Hands on the lines of a segment's footer, or what they would be. `end`: of its valid part. A segment that cannot be read has none: a search is no proof.
+pub fn each_line(disk: &dyn Disk, number: u64, end: u64, each: &mut dyn FnMut(&Line)) {
     let (mut bytes, mut start) = (Vec::new(), Vec::new());
     let Ok(file) = disk.open(&log::path(number)) else { return };
     let header =

@@ -119,7 +119,8 @@ fn decode_copy(header: &[u8]) -> Result<Header, BadHeader> {
     if header[..8] != MAGIC || number(CHECKSUM_START) != xxh3_64(&header[..CHECKSUM_START]) {
         return Err(BadHeader::Damaged);
     }
-    if short(8) > FORMAT_VERSION {
+    // What is encrypted only a later program can read.
+    if short(8) > FORMAT_VERSION || header[48..64] != [0; 16] {
         return Err(BadHeader::Newer);
     }
     let ending =

@@ -44,6 +44,8 @@ pub enum RecoveryError {
 pub enum Reading {
     /// As the start does: footers where they check.
     Start,
+    /// The same, and nothing is synced: for who only looks.
+    Footers,
     /// Every record.
     Everything,
 }
@@ -76,6 +78,8 @@ pub struct Survey {
     pub unsure: Vec<(u64, Range<u64>)>,
     /// Segments of which neither header checks, and their lengths.
     pub headerless: Vec<(u64, u64)>,
+    /// Segments that are not there, though an older one is and a newer one names them: segments go from the oldest on.
+    pub missing: Vec<u64>,
     /// Files in `large/` that belong to no open message.
     pub orphans: Vec<Orphan>,
     /// Names of the copies in quarantine.
@@ -108,7 +112,13 @@ impl Survey {
     /// Whether records may be missing that were there once.
     pub fn is_damaged(&self) -> bool {
         let has_rot = self.quarantined.iter().any(|name| name.ends_with(".rot"));
-        !self.damages.is_empty() || !self.headerless.is_empty() || has_rot
+        !self.damages.is_empty() || !self.headerless.is_empty() || !self.missing.is_empty() || has_rot
+    }
+
+    /// Whether some are missing, as far as this survey has read: a torn end held none that anybody was promised.
+    pub fn has_lost_parts(&self) -> bool {
+        let has_rot = self.damages.iter().any(|damage| damage.kind == DamageKind::Rot);
+        has_rot || !self.headerless.is_empty() || !self.missing.is_empty()
     }
 }
 
@@ -123,12 +133,15 @@ pub fn survey(disk: &dyn Disk, reading: Reading, watch: &mut dyn Watch) -> Resul
         .filter_map(|header| header.as_ref().ok()?.previous)
         .map(|previous| (previous.number, previous))
         .collect();
+    let oldest = headers.keys().next().copied();
+    let is_missing = |number: &u64| oldest.is_some_and(|oldest| oldest < *number) && !headers.contains_key(number);
+    let missing = said_of.keys().copied().filter(is_missing).collect();
     let mut surveyor = Surveyor {
         disk,
         reading,
         large_files,
         closed: HashSet::new(),
-        survey: Survey { next_number, quarantined, ..Survey::default() },
+        survey: Survey { next_number, quarantined, missing, ..Survey::default() },
         buffer: Vec::new(),
     };
     for (read, (number, header)) in headers.iter().enumerate() {
@@ -153,8 +166,8 @@ fn read_headers(disk: &dyn Disk) -> Result<BTreeMap<u64, Result<Header, u64>>, R
         let (mut start, step) = (Vec::new(), || format!("read segment {number}"));
         read(&*file, segment::RECORDS_START, &mut start).map_err(at(step))?;
         let header = match Header::decode(&start) {
-            Ok(header) => Ok(header),
-            Err(BadHeader::Damaged) => Err(file.length().map_err(at(step))?),
+            Ok(header) if header.number == number => Ok(header),
+            Ok(_) | Err(BadHeader::Damaged) => Err(file.length().map_err(at(step))?),
             Err(BadHeader::Newer) => return Err(RecoveryError::Newer { number }),
         };
         headers.insert(number, header);
@@ -184,7 +197,9 @@ impl Surveyor<'_> {
         let file = self.disk.open(&log::path(number)).map_err(at(|| format!("open segment {number}")))?;
         self.survey.state.index.set_totals(header.totals);
         let end = match next {
-            Some(next) if self.reading == Reading::Start && self.read_footer(header, &*file, next.end)? => next.end,
+            Some(next) if self.reading != Reading::Everything && self.read_footer(header, &*file, next.end)? => {
+                next.end
+            }
             _ => self.read_records(header, &*file, next, watch)?,
         };
         self.survey.state.segments.insert(number, Segment { key: header.key(), length: end });

@@ -335,7 +335,7 @@ impl Life {
             (entry, segment.key)
         };
         let message = world.model.open.get(&id).ok_or(format!("{id} is in the index, and had its end"))?;
-        let read = spool::load(&*self.shared.disk, id, &entry, key).and_then(|stored| whole(stored.content));
+        let read = spool::load(&*self.shared.disk, &entry, key).and_then(|stored| whole(stored.content));
         match read {
             Ok(content) if content == message.content || message.content.is_empty() && message.is_hit => {
                 Ok(Some(Read::Whole))

@@ -17,7 +17,7 @@ use crate::spool::{
 /// The reserve as it waits.
 const RESERVE: &str = "reserve/segment";
 /// The reserve is written in pieces of this size.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Whether the reserve is whole: it comes into its folder only when all of it is written and synced.
 pub fn reserve_is_there(disk: &dyn Disk, limits: Limits) -> bool {
