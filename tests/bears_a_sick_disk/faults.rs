@@ -82,9 +82,13 @@ pub fn errors() -> &'static [&'static str] {
     if is_soak() { &["EIO", "ENOSPC", "EROFS", "EDQUOT"] } else { &["EIO", "ENOSPC"] }
 }
 
-/// What is removed too late, or not given back, harms nobody: it is done at the next start.
+/// Whether the log must tell of it. What is removed too late, or not given back, or would only have made a start
+/// quicker, harms nobody.
 pub fn is_worth_telling(call: &Call) -> bool {
-    !matches!(&*call.name, "unlink" | "ftruncate") && !call.arguments.contains("\"/proc/")
+    let Call { name, arguments, .. } = call;
+    let is_comfort = matches!(&**name, "unlink" | "ftruncate") || arguments.contains(".footer");
+    // Only to give room back is a segment opened for writing alone.
+    !is_comfort && !arguments.contains("O_WRONLY") && !arguments.contains("\"/proc/")
 }
 
 /// Nobody hears a no for good, or one that says anything else than that we cannot now.
