@@ -260,7 +260,8 @@ impl World {
                     return Ok(life);
                 }
                 Err(cause @ RecoveryError::Newer { .. }) => return Err(format!("refused its own folder: {cause}")),
-                Err(RecoveryError::Io { .. }) => {
+                Err(cause @ RecoveryError::Io { .. }) => {
+                    self.tell(|| format!("the start failed: {cause}"));
                     failed += 1;
                     if failed >= STARTS_WITH_FAULTS_MAX {
                         self.disk.set_faults(Faults::default());

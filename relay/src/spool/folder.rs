@@ -75,7 +75,7 @@ pub fn take(folder: &Path) -> Result<Lock, FolderError> {
         Err(TryLockError::Error(cause)) => return Err(cause.into()),
     }
     let mut text = String::new();
-    (&mut marker).take(MARKER_BYTES_MAX).read_to_string(&mut text).map_err(|_| FolderError::Foreign)?;
+    (&mut marker).take(MARKER_BYTES_MAX).read_to_string(&mut text).map_err(not_text)?;
     if text.is_empty() {
         marker.write_all(format!("{MARKER} {FORMAT_VERSION}\n").as_bytes())?;
         marker.sync_all()?;
@@ -87,6 +87,11 @@ pub fn take(folder: &Path) -> Result<Lock, FolderError> {
         Some(version) if version > FORMAT_VERSION => Err(FolderError::Newer(version)),
         Some(_) => Ok(Lock { _marker: marker }),
     }
+}
+
+/// Bytes that are no text are another program's; all else is the disk's word.
+fn not_text(cause: io::Error) -> FolderError {
+    if cause.kind() == io::ErrorKind::InvalidData { FolderError::Foreign } else { cause.into() }
 }
 
 /// Locks a folder that is there, to read it: no relay starts on it meanwhile, while others may look, too. Nothing in it is

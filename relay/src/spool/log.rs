@@ -133,6 +133,7 @@ impl Log {
     pub fn commit(&mut self, wishes: &[Wish], now: Timestamp) -> Vec<Done> {
         let all: Vec<_> = wishes.iter().collect();
         if let Err(cause) = self.make_room(&all, now) {
+            tracing::error!(%cause, "begin segment; mail is refused until one can be written");
             return self.save_changes(&all, not_kept(&cause), now); // nothing was written
         }
         match self.append(&all) {
@@ -173,7 +174,7 @@ impl Log {
     fn make_room(&mut self, wishes: &[&Wish], now: Timestamp) -> io::Result<()> {
         match &self.current {
             Some(current) if current.is_reserve && wishes.iter().any(|wish| !wish.is_change()) => {
-                Err(io::ErrorKind::StorageFull.into())
+                Err(io::Error::new(io::ErrorKind::StorageFull, "the log stands on its reserve"))
             }
             Some(current) if current.fits(wishes) => Ok(()),
             _ => self.begin_segment(now),

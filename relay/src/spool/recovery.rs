@@ -56,7 +56,9 @@ fn make_sure(disk: &dyn Disk, survey: &Survey) -> Result<(), RecoveryError> {
         let again = || {
             let file = disk.edit(&log::path(*number))?;
             let mut bytes = vec![0; (range.end - range.start) as usize];
-            file.read_at(&mut bytes, range.start)?;
+            // The zeros that pad the last record may not have reached the disk.
+            let there = file.length()?.min(range.end).saturating_sub(range.start) as usize;
+            file.read_at(&mut bytes[..there], range.start)?;
             file.write_at(&bytes, range.start)?;
             file.sync()
         };

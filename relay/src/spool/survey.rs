@@ -22,7 +22,9 @@ use crate::mail::id::MessageId;
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
     /// A file cannot be read or made.
-    #[error("{step}: {source}")]
+    #[error(
+        "{step}: {source}; check the volume, and that this user may read and write all files in the folder, then start again; nothing that is kept was removed"
+    )]
     Io {
         /// What was tried.
         step: String,
