@@ -171,11 +171,7 @@ fn sentences(survey: &Survey) -> (Vec<String>, Vec<String>) {
         format!("segment {number} is missing, and what it held: put {path} back from a backup before the relay starts")
     }));
     damages.extend(earlier(survey));
-    let cause = match (survey.is_damaged(), survey.missing.is_empty()) {
-        (true, _) => Cause::Damage,
-        (false, false) => Cause::Missing,
-        (false, true) => Cause::Unknown,
-    };
+    let cause = if survey.is_damaged() { Cause::Damage } else { Cause::Unknown };
     damages.extend(account(survey.state.index.account().difference(), cause));
     let torn = survey.quarantined.iter().filter(|name| name.ends_with(".torn")).count();
     if torn > 0 {
@@ -217,8 +213,6 @@ fn earlier(survey: &Survey) -> impl Iterator<Item = String> {
 enum Cause {
     /// Damage that the next start finds, too.
     Damage,
-    /// A segment that is not there.
-    Missing,
     /// Nothing that was found.
     Unknown,
 }
@@ -235,7 +229,6 @@ fn account(difference: i64, cause: Cause) -> Option<String> {
         (Cause::Damage, _) => {
             "the damage took what became of them, so the next start counts them as accepted, and delivers them, again"
         }
-        (Cause::Missing, _) => "the missing segment tells of them, so it is worth looking for",
         (Cause::Unknown, _) => "nothing was found that explains it: please report it as a defect, with a copy of log/",
     };
     Some(format!("{what}; {next}"))
@@ -248,10 +241,7 @@ fn orphan(id: MessageId, is_closed: bool, survey: &Survey, is_whole: impl Fn() -
         return format!("{path} is left from a message that is closed; the next start removes it");
     }
     if !survey.is_damaged() {
-        let but = if survey.missing.is_empty() { "" } else { "; a missing segment may have: copy the file away first" };
-        return format!(
-            "no record speaks of {path}, so nobody was told that it is kept; the next start removes it{but}"
-        );
+        return format!("no record speaks of {path}, so nobody was told that it is kept; the next start removes it");
     }
     if is_whole() {
         return format!(
@@ -301,7 +291,6 @@ mod tests {
         for (difference, cause, words) in [
             (2, Cause::Damage, "counts them as damaged"),
             (-2, Cause::Damage, "delivers them, again"),
-            (2, Cause::Missing, "missing segment"),
             (-2, Cause::Unknown, "defect"),
         ] {
             let sentence = account(difference, cause).unwrap();
@@ -317,7 +306,7 @@ mod tests {
         for (is_closed, survey, is_whole, words) in [
             (true, &torn, true, "is closed"),
             (false, &good, true, "removes it"),
-            (false, &missing, true, "copy the file away first"),
+            (false, &missing, true, "holds it"),
             (false, &torn, true, "holds it"),
             (false, &torn, false, "not whole"),
         ] {
