@@ -232,7 +232,7 @@ impl World {
 
     /// Starts the spool, however often it takes, and compares what it found.
     fn start(&mut self) -> Result<Life, String> {
-        let mut failed = 0;
+        let (mut failed, mut damaged) = (0, false);
         loop {
             let mut nonces = self.chance.clone();
             self.chance.number();
@@ -245,7 +245,8 @@ impl World {
             let recovered = recovery::recover(self.disk.mount(), self.limits, nonces, self.now);
             if self.disk.is_off() {
                 self.counts.in_recovery += 1;
-                drop(recovered);
+                // What that start found and adopted is there at the next one, which may see no damage any more.
+                damaged |= recovered.is_ok_and(|(shared, _)| !shared.damages().told.is_empty());
                 self.fail_power();
                 self.set_trouble();
                 continue;
@@ -255,7 +256,8 @@ impl World {
                     let life = Life::new(shared, log, &mut self.chance);
                     let told = life.told();
                     self.tell(|| format!("started: {told:?}"));
-                    self.model.compare(&life.shared, &told, &mut self.counts)?;
+                    damaged |= !told.is_empty();
+                    self.model.compare(&life.shared, damaged, &mut self.counts)?;
                     self.compare_with_disk(&life, "after the start")?;
                     return Ok(life);
                 }

@@ -124,12 +124,12 @@ impl Model {
     }
 
     /// After a start: each message is as its sender, the primary and people were told, each recipient accounted for.
-    /// `damaged`: the start told of damage.
-    pub fn compare(&mut self, shared: &Shared, damaged: &[String], counts: &mut Counts) -> Result<(), String> {
+    /// `damaged`: this start, or one before it that ended in a crash, told of damage.
+    pub fn compare(&mut self, shared: &Shared, damaged: bool, counts: &mut Counts) -> Result<(), String> {
         let state = shared.state();
         let index = &state.index;
         for (id, entry) in index.iter() {
-            self.expect(id, entry, !damaged.is_empty(), counts)?;
+            self.expect(id, entry, damaged, counts)?;
         }
         let ids: Vec<_> = self.open.keys().copied().collect();
         for id in ids {
