@@ -13,7 +13,7 @@ use support::{
     simulation::{self, Broken, Counts, Plan},
 };
 
-/// Crashes in the usual run; `CRASHES` in the environment asks for another number.
+/// Crashes in the usual run; `CRASHES` in the environment asks for another number, `SEEDS_FROM` for other lives.
 const CRASHES: u64 = 20_000;
 /// Crashes in one life: enough for segments to be filled, copied forward and removed.
 const CRASHES_PER_LIFE: u64 = 40;
@@ -23,13 +23,14 @@ const LIARS_LIVES_MAX: u64 = 200;
 #[test]
 fn every_recipient_that_heard_250_is_queued_or_has_one_recorded_end_after_each_crash() {
     let wanted: u64 = env::var("CRASHES").map_or(CRASHES, |text| text.parse().expect("CRASHES is a whole number"));
-    let (only, first) = match env::var("SEED") {
-        Ok(text) => (true, text.parse().expect("SEED is a whole number")),
-        Err(_) => (false, Chance::new().below(1 << 40)),
+    let seed = |name| env::var(name).ok().map(|text| text.parse().expect("a seed is a whole number"));
+    let (only, first) = match (seed("SEED"), seed("SEEDS_FROM")) {
+        (Some(seed), _) => (true, seed),
+        (None, from) => (false, from.unwrap_or_else(|| Chance::new().below(1 << 40))),
     };
     println!("crash simulation: seeds from {first}; replay one life with: make crash SEED=...");
     let begun = Instant::now();
-    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
+    let (next, failed, crashes_before) = (AtomicU64::new(first), AtomicBool::new(false), AtomicU64::new(0));
     let lives = || {
         let mut counts = Counts::default();
         while !failed.load(Ordering::Relaxed) {
@@ -38,10 +39,14 @@ fn every_recipient_that_heard_250_is_queued_or_has_one_recorded_end_after_each_c
                 break;
             }
             match simulation::live(Plan { seed, crashes: CRASHES_PER_LIFE, lies: Lies::default(), is_told: only }) {
-                Ok(lived) => counts.add(&lived),
+                Ok(lived) => {
+                    crashes_before.fetch_add(lived.crashes, Ordering::Relaxed);
+                    counts.add(&lived);
+                }
                 Err(Broken { what, crashes }) => {
                     failed.store(true, Ordering::Relaxed);
-                    panic!("after crash {crashes}: {what}\nreplay with: make crash SEED={seed}");
+                    let all = crashes_before.load(Ordering::Relaxed) + crashes;
+                    panic!("after crash {crashes} ({all} in all lives): {what}\nreplay with: make crash SEED={seed}");
                 }
             }
         }

@@ -82,6 +82,8 @@ impl Watch for KeepFooters<'_> {
 fn set_aside(disk: &dyn Disk, survey: &Survey) -> Result<Damages, RecoveryError> {
     let mut damages = Damages::default();
     for Damage { segment, range, kind } in &survey.damages {
+        // Each start is to read this segment, and to tell.
+        let _ = disk.remove(&log::footer_path(*segment));
         let mut part = Vec::new();
         let bytes = read_segment(disk, *segment)?;
         part.extend_from_slice(

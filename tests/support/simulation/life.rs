@@ -20,7 +20,7 @@ use backupmx_relay::{
         field::{Accepted, Change, Fate, State},
         large::{self, LargeWriter},
         log::Log,
-        record::Kind,
+        record::{Kind, RECORD_HEADER_BYTES},
         scrub,
         search::{Cursor, search},
         shared::Shared,
@@ -31,13 +31,15 @@ use backupmx_relay::{
 use tokio::sync::oneshot::{self, Receiver};
 
 use super::{
-    World,
+    World, imitation,
     model::{Heard, Message},
 };
 use crate::chance::Chance;
 
 /// Connections to the primary: so many messages at most are delivered again after a crash.
 const CONNECTIONS: usize = 3;
+/// Longer content always gets a file of its own: smaller segments than real ones are to hold several messages.
+const LARGE_BYTES: usize = 50_000;
 /// What is not answered within so many rounds in good order will never be.
 const DRAIN_ROUNDS_MAX: usize = 2000;
 
@@ -178,10 +180,11 @@ impl Life {
         world.messages += 1;
         let id = message_id(world);
         let recipients = if world.chance.one_in(5) { world.chance.between(2, 30) } else { 1 } as usize;
-        let content = content(world);
-        // Small ones, too, get a file of their own here, so that there are enough of them.
-        let is_large = content.len() > 50_000 || world.chance.one_in(6);
         let mut accepted = accepted(world, id, recipients);
+        let ahead_bytes: usize = orders.iter().map(size).sum();
+        let content = content(world, ahead_bytes + RECORD_HEADER_BYTES + accepted.encode().len());
+        // Small ones, too, get a file of their own here, so that there are enough of them.
+        let is_large = content.len() > LARGE_BYTES || world.chance.one_in(6);
         world.model.open.insert(id, Message::new(content.clone(), recipients, is_large));
         if is_large {
             match self.write_large(&accepted, &content) {
@@ -445,6 +448,13 @@ enum Read {
     Damaged,
 }
 
+fn size(order: &Order) -> usize {
+    match order {
+        Order::Keep(wish, _) | Order::Change(wish, _) => wish.size(),
+        Order::Close(_) => 0,
+    }
+}
+
 fn order(change: Change, orders: &mut Vec<Order>, awaited: &mut Vec<Awaited>) {
     let (answer, answered) = oneshot::channel();
     orders.push(Order::Change(Wish::change(change.clone()), answer));
@@ -489,7 +499,7 @@ fn accepted(world: &mut World, id: MessageId, recipients: usize) -> Accepted {
 }
 
 /// Of any length up to 10 MB, mostly short. Some imitate what stands on the disk.
-fn content(world: &mut World) -> Vec<u8> {
+fn content(world: &mut World, ahead_bytes: usize) -> Vec<u8> {
     let chance = &mut world.chance;
     let length = match chance.below(2000) {
         0 => chance.below(10 << 20),
@@ -500,17 +510,9 @@ fn content(world: &mut World) -> Vec<u8> {
     } as usize;
     let mut content = vec![b'x'; length];
     let mark = chance.number().to_le_bytes();
-    content.iter_mut().zip(mark).for_each(|(byte, mark)| *byte = mark);
-    if length > 600 && chance.one_in(3) {
-        let files = world.disk.files();
-        let logs: Vec<_> = files.iter().filter(|(path, _)| path.starts_with("log/")).collect();
-        if !logs.is_empty()
-            && let Some(bytes) = world.disk.read(&logs[world.chance.below(logs.len() as u64) as usize].0)
-        {
-            // A sender that knows the whole disk may still not write a record.
-            let from = bytes.len().min(4608);
-            content.iter_mut().skip(8).zip(&bytes[from..]).for_each(|(byte, there)| *byte = *there);
-        }
+    if (600..LARGE_BYTES).contains(&length) && chance.one_in(3) {
+        imitation::write(world, &mut content[mark.len()..], ahead_bytes + mark.len());
     }
+    content.iter_mut().zip(mark).for_each(|(byte, mark)| *byte = mark);
     content
 }

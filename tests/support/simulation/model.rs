@@ -182,6 +182,9 @@ impl Model {
         let Some(message) = self.open.get_mut(&id) else { return Ok(()) };
         let states = entry.map(Entry::states);
         if states.is_none() && (message.heard != Heard::Yes || message.is_hit) {
+            if message.is_hit {
+                self.may_come_back.insert(id);
+            }
             self.gone.insert(id, message.is_large);
             self.open.remove(&id);
             return Ok(());
