@@ -19,7 +19,8 @@ test: ## Install what the tests need (as root on Debian; else it is named), then
 	@tests/tools/packages.sh
 	$(CARGO) build --workspace --all-targets
 	@begun=$$(date +%s); $(CARGO) test --workspace; code=$$?; \
-		echo "relay: tests took $$(($$(date +%s) - begun)) s of a budget of 180 s (building not counted)"; exit $$code
+		echo "tests took $$(($$(date +%s) - begun)) s, building not counted; budget: relay 180 s," \
+		"crash simulation 60 s, real faults 120 s"; exit $$code
 
 crash: ## Live one simulated life again and tell it: make crash SEED=4711
 	@test -n "$(SEED)" || { echo "Name the life: make crash SEED=4711" >&2; exit 2; }
