@@ -402,6 +402,7 @@ impl Life {
             }
             let told = self.told();
             if !world.rots
+                && world.uncopied.is_empty()
                 && let Some(rot) = told.iter().find(|told| told.contains("it had been synced"))
             {
                 return Err(format!("the scrub found rot that nobody made: {rot}"));

@@ -124,12 +124,12 @@ impl Model {
     }
 
     /// After a start: each message is as its sender, the primary and people were told, each recipient accounted for.
-    /// `damaged`: the start told of damage.
-    pub fn compare(&mut self, shared: &Shared, damaged: &[String], counts: &mut Counts) -> Result<(), String> {
+    /// `may_have_adopted`: this start, or one that was cut off before it, may have found damage.
+    pub fn compare(&mut self, shared: &Shared, may_have_adopted: bool, counts: &mut Counts) -> Result<(), String> {
         let state = shared.state();
         let index = &state.index;
         for (id, entry) in index.iter() {
-            self.expect(id, entry, !damaged.is_empty(), counts)?;
+            self.expect(id, entry, may_have_adopted, counts)?;
         }
         let ids: Vec<_> = self.open.keys().copied().collect();
         for id in ids {
@@ -139,9 +139,15 @@ impl Model {
     }
 
     /// Something is in the index: it must be known.
-    fn expect(&mut self, id: MessageId, entry: &Entry, damaged: bool, counts: &mut Counts) -> Result<(), String> {
+    fn expect(
+        &mut self,
+        id: MessageId,
+        entry: &Entry,
+        may_have_adopted: bool,
+        counts: &mut Counts,
+    ) -> Result<(), String> {
         // A file without a record, found after damage, is held: it was refused, or it had its end.
-        let may_be_adopted = |is_large: bool| is_large && damaged && entry.is_held();
+        let may_be_adopted = |is_large: bool| is_large && may_have_adopted && entry.is_held();
         if let Some(is_large) = self.gone.get(&id) {
             if !may_be_adopted(*is_large) && !self.may_come_back.contains(&id) {
                 return Err(format!("{id} is back, though it had its end or was refused: {entry:?}"));
@@ -182,8 +188,7 @@ impl Model {
         let Some(message) = self.open.get_mut(&id) else { return Ok(()) };
         let states = entry.map(Entry::states);
         if states.is_none() && (message.heard != Heard::Yes || message.is_hit) {
-            self.gone.insert(id, message.is_large);
-            self.open.remove(&id);
+            self.end(id);
             return Ok(());
         }
         message.heard = Heard::Yes;
@@ -221,8 +226,16 @@ impl Model {
                 _ => {}
             }
         }
+        self.end(id);
+    }
+
+    fn end(&mut self, id: MessageId) {
+        let Some(message) = self.open.remove(&id) else { return };
         self.gone.insert(id, message.is_large);
-        self.open.remove(&id);
+        if message.is_hit {
+            // A start that trusts a footer does not see the rot that a later one finds, which then misses an outcome.
+            self.may_come_back(id);
+        }
     }
 
     /// By recipient, the spool's account is ours.
