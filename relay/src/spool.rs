@@ -363,7 +363,10 @@ fn scrub_until_gone(shared: &Weak<Shared>, mut told: u64, rot: &dyn Fn(u64)) {
         } else if place.is_none() && begun.elapsed() >= scrub::ROUND {
             (place, begun) = (Some(scrub::BEGIN), Instant::now());
         } else {
-            let total_bytes = shared.state().segments.values().map(|segment| segment.length).sum();
+            let total_bytes = {
+                let state = shared.state();
+                state.segments.values().map(|segment| segment.length).sum::<u64>() + state.index.large_bytes()
+            };
             let now_known = shared.damages().rot;
             rot(now_known - told);
             told = now_known;

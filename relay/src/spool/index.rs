@@ -1,6 +1,6 @@
 //! What the spool knows in memory: where each open message stands, which recipients are open, and the account. No I/O.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, ops::Bound};
 
 use backupmx_relay_api::status::Account;
 
@@ -213,6 +213,13 @@ impl Index {
     /// All open messages, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (MessageId, &Entry)> {
         self.entries.iter().map(|(id, entry)| (*id, entry))
+    }
+
+    /// The first open message behind this one that has a file of its own.
+    pub fn next_large(&self, after: Option<MessageId>) -> Option<MessageId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut behind = self.entries.range((from, Bound::Unbounded));
+        behind.find(|(_, entry)| entry.is_large).map(|(id, _)| *id)
     }
 
     /// What is open in this segment.

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     disk::{Disk, DiskFile},
+    field::Accepted,
     record::FIELDS_BYTES_MAX,
 };
 use crate::mail::id::MessageId;
@@ -50,7 +51,9 @@ impl LargeWriter {
         let file = disk.create(&temporary_path(id))?;
         let fields_length = u32::try_from(fields.len()).map_err(io::Error::other)?;
         let unfinished = Some(temporary_path(id));
-        let writer = Self { disk, file, id, fields_length, content_bytes: 0, hash: Xxh3::new(), unfinished };
+        let mut hash = Xxh3::new();
+        hash.update(fields);
+        let writer = Self { disk, file, id, fields_length, content_bytes: 0, hash, unfinished };
         writer.file.write_at(fields, HEADER_BYTES as u64)?;
         Ok(writer)
     }
@@ -96,23 +99,20 @@ impl Drop for LargeWriter {
 /// A finished file, read in pieces.
 pub struct LargeReader {
     file: Arc<dyn DiskFile>,
+    fields: Vec<u8>,
     position: u64,
     rest_bytes: u64,
     hash: Xxh3,
     checksum: u64,
 }
 
-/// The fields that a file carries, if all of it checks; else `InvalidData`.
-pub fn fields_of_whole(disk: &dyn Disk, id: MessageId) -> io::Result<(Vec<u8>, u64)> {
-    let mut reader = LargeReader::open(disk, id)?;
-    let (fields_length, content_bytes) = (reader.position as usize - HEADER_BYTES, reader.rest_bytes);
-    if fields_length > FIELDS_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "large file: header does not fit"));
-    }
-    let mut fields = vec![0; fields_length];
-    reader.file.read_at(&mut fields, HEADER_BYTES as u64)?;
-    while reader.next_piece()?.is_some() {}
-    Ok((fields, content_bytes))
+/// What a file says of its message, if all of it checks.
+pub fn accepted_of_whole(disk: &dyn Disk, id: MessageId) -> Option<Accepted> {
+    let mut reader = LargeReader::open(disk, id).ok()?;
+    let (fields, content_bytes) = (std::mem::take(&mut reader.fields), reader.rest_bytes);
+    while reader.next_piece().ok()?.is_some() {}
+    let accepted = Accepted::decode(&fields).filter(|accepted| accepted.envelope.id == id)?;
+    Some(Accepted { large_bytes: Some(content_bytes), ..accepted })
 }
 
 impl LargeReader {
@@ -125,10 +125,15 @@ impl LargeReader {
         let fields_length = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
         let (position, rest_bytes) = (HEADER_BYTES as u64 + u64::from(fields_length), number(32));
         let ours = header[..8] == MAGIC && header[8..12] == VERSION.to_le_bytes() && header[16..32] == id.to_bytes();
+        let ours = ours && fields_length as usize <= FIELDS_BYTES_MAX;
         if !ours || position.checked_add(rest_bytes) != Some(file.length()?) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "large file: header does not fit"));
         }
-        Ok(Self { file, position, rest_bytes, hash: Xxh3::new(), checksum: number(40) })
+        let mut fields = vec![0; fields_length as usize];
+        file.read_at(&mut fields, HEADER_BYTES as u64)?;
+        let mut hash = Xxh3::new();
+        hash.update(&fields);
+        Ok(Self { file, fields, position, rest_bytes, hash, checksum: number(40) })
     }
 
     /// Length of the content that is still to be read.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     disk::Disk,
-    field::{Accepted, Standing, State as RecipientState},
+    field::{Standing, State as RecipientState},
     large,
     log::{self, Limits, Log, Nonces},
     quarantine,
@@ -31,11 +31,13 @@ pub fn recover(
     for folder in ours {
         disk.make_folder(folder).map_err(at(|| format!("make folder {folder}")))?;
     }
+    let mut footers = Footers::default();
+    let mut survey = survey(&*disk, Reading::Start, &mut footers)?; // a newer program's folder is refused here, untouched
     for name in list(&*disk, large::TEMPORARY_FOLDER)? {
         let _ = disk.remove(&format!("{}/{name}", large::TEMPORARY_FOLDER)); // nobody heard a 250 for it
     }
-    let survey = survey(&*disk, Reading::Start, &mut KeepFooters(&*disk))?;
-    let damages = set_aside(&*disk, &survey)?;
+    footers.write(&*disk);
+    let damages = set_aside(&*disk, &mut survey)?;
     make_sure(&*disk, &survey)?;
     let (is_damaged, orphans) = (survey.is_damaged(), remove_orphans(&*disk, &survey)?);
     give_back_room(&*disk, &survey);
@@ -68,18 +70,27 @@ fn make_sure(disk: &dyn Disk, survey: &Survey) -> Result<(), RecoveryError> {
 }
 
 /// Segments that had to be read get a footer, so that the next start is quicker.
-struct KeepFooters<'a>(&'a dyn Disk);
+#[derive(Default)]
+struct Footers(Vec<(u64, Vec<u8>)>);
 
-impl Watch for KeepFooters<'_> {
+impl Watch for Footers {
     fn footer(&mut self, number: u64, bytes: Vec<u8>) {
-        let _ = self.0.remove(&log::footer_path(number)); // one that did not check
-        log::write_footer(self.0, number, &bytes);
+        self.0.push((number, bytes));
+    }
+}
+
+impl Footers {
+    fn write(self, disk: &dyn Disk) {
+        for (number, bytes) in self.0 {
+            let _ = disk.remove(&log::footer_path(number)); // one that did not check
+            log::write_footer(disk, number, &bytes);
+        }
     }
 }
 
 /// Copies what is damaged aside. A segment without header leaves the log once its copy is whole: its records cannot be
 /// read without the nonce.
-fn set_aside(disk: &dyn Disk, survey: &Survey) -> Result<Damages, RecoveryError> {
+fn set_aside(disk: &dyn Disk, survey: &mut Survey) -> Result<Damages, RecoveryError> {
     let mut damages = Damages::default();
     for Damage { segment, range, kind } in &survey.damages {
         // Each start is to read this segment, and to tell.
@@ -89,7 +100,10 @@ fn set_aside(disk: &dyn Disk, survey: &Survey) -> Result<Damages, RecoveryError>
         part.extend_from_slice(
             bytes.get(range.start as usize..(range.end as usize).min(bytes.len())).unwrap_or_default(),
         );
-        let (sentence, _) = quarantine::copy(disk, *segment, &part, range.clone(), *kind);
+        let (sentence, is_whole) = quarantine::copy(disk, *segment, &part, range.clone(), *kind);
+        if !is_whole {
+            survey.state.uncopied.insert(*segment);
+        }
         damages.tell(sentence, *kind == DamageKind::Rot);
     }
     for (number, length) in &survey.headerless {
@@ -104,7 +118,7 @@ fn set_aside(disk: &dyn Disk, survey: &Survey) -> Result<Damages, RecoveryError>
         let told = format!("segment {number}: it is not there, though a newer one names it; mail in it may be lost");
         damages.tell(told, true);
     }
-    survey::tell_recalled(survey, &mut damages);
+    quarantine::recall(&survey.quarantined, &mut damages);
     Ok(damages)
 }
 
@@ -162,9 +176,7 @@ fn adopt(log: &mut Log, orphans: &[MessageId], now: Timestamp) {
 
 /// In the account it is accepted anew: what was accepted before, as far as a header knows of it, counts as damaged.
 fn adoption(disk: &dyn Disk, id: MessageId) -> Option<Wish> {
-    let (fields, large_bytes) = large::fields_of_whole(disk, id).ok()?;
-    let mut accepted = Accepted::decode(&fields).filter(|accepted| accepted.envelope.id == id)?;
-    accepted.large_bytes = Some(large_bytes);
+    let mut accepted = large::accepted_of_whole(disk, id)?;
     let states = vec![RecipientState::Held; accepted.envelope.recipients.len()];
     accepted.standing = Some(Standing { states, deferrals: 0, reason: RECOVERED.into() });
     Some(Wish::Accept { arrival: accepted.arrival(), fields: accepted.encode(), content: Vec::new(), is_copy: false })

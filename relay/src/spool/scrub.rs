@@ -53,12 +53,7 @@ pub fn step(shared: &Shared, place: Place) -> (u64, Option<Place>) {
             (read, Some(end.map_or(Place::Log(found + 1, 0), |end| Place::Log(found, end))))
         }
         Place::Large(after) => {
-            let large = |id: &MessageId| after.is_none_or(|after| *id > after);
-            let next = {
-                let state = shared.state();
-                let mut ids = state.index.iter().filter(|(_, entry)| entry.is_large).map(|(id, _)| id);
-                ids.find(large)
-            };
+            let next = shared.state().index.next_large(after);
             let Some(id) = next else { return (0, None) };
             (read_large(shared, id), Some(Place::Large(Some(id))))
         }

@@ -48,17 +48,19 @@ pub fn search(
 ) -> (Vec<Hit>, Option<Cursor>) {
     let part = part.to_lowercase();
     let segments: Vec<_> = shared.state().segments.range(from.segment..).map(|(number, at)| (*number, *at)).collect();
-    let (mut found, mut stopped) = (Vec::new(), None);
+    let (mut found, mut stopped, mut looked) = (Vec::new(), None, false);
     for (segment, at) in segments {
         let mut look = |line: &Line| {
             let here = Cursor { segment, offset: line.offset };
             if stopped.is_some() || line.kind != Kind::Accepted || here < from {
                 return;
             }
-            if found.len() >= limit.min(FOUND_MAX) || !more() {
+            // Each call gets one further at least, however long it took to read so far.
+            if found.len() >= limit.min(FOUND_MAX) || (looked && !more()) {
                 stopped = Some(here);
                 return;
             }
+            looked = true;
             found.extend(hit(shared, segment, line, &part));
         };
         each_line(&*shared.disk, segment, at.length, &mut look);

@@ -1,7 +1,7 @@
 //! What the writer shares with those who read: the disk, the index, the segments, what was found damaged.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64},
@@ -31,6 +31,8 @@ pub struct State {
     pub index: Index,
     /// The segments on disk, by number.
     pub segments: BTreeMap<u64, Segment>,
+    /// Damaged ones of which no copy could be made: they stay until a later start has made it.
+    pub uncopied: BTreeSet<u64>,
 }
 
 /// A segment on disk.
@@ -51,7 +53,7 @@ pub struct Damages {
     pub rot: u64,
 }
 
-/// A person needs to hear that there is more, not all of it; the log and the quarantine tell each one.
+/// A person needs to hear that there is much, not all of it; the quarantine has each part.
 const TOLD_MAX: usize = 100;
 
 impl Shared {
@@ -80,15 +82,16 @@ impl Shared {
 }
 
 impl Damages {
-    /// Notes a damaged part, unless it was told before. True if it is news.
+    /// Notes a damaged part, unless it was told before or much was. True if it is news.
     pub fn tell(&mut self, sentence: String, is_rot: bool) -> bool {
         if self.told.contains(&sentence) {
             return false;
         }
-        self.rot += u64::from(is_rot);
-        if self.told.len() < TOLD_MAX {
-            self.told.push(sentence);
+        if self.told.len() >= TOLD_MAX {
+            return false;
         }
+        self.rot += u64::from(is_rot);
+        self.told.push(sentence);
         true
     }
 }

@@ -14,7 +14,7 @@ use super::{
     large, log, quarantine,
     record::{Kind, Record},
     segment::{self, BadHeader, DamageKind, Ending, FORMAT_VERSION, Header, Previous},
-    shared::{Damages, Segment, State},
+    shared::{Segment, State},
 };
 use crate::mail::id::MessageId;
 
@@ -136,8 +136,12 @@ pub fn survey(disk: &dyn Disk, reading: Reading, watch: &mut dyn Watch) -> Resul
         .map(|previous| (previous.number, previous))
         .collect();
     let oldest = headers.keys().next().copied();
-    let is_missing = |number: &u64| oldest.is_some_and(|oldest| oldest < *number) && !headers.contains_key(number);
-    let missing = said_of.keys().copied().filter(is_missing).collect();
+    // One without header was copied aside as a whole, and told.
+    let is_set_aside = |number: u64| quarantined.iter().any(|name| name.starts_with(&format!("{number:016}-0-")));
+    let is_missing = |number: &u64| {
+        oldest.is_some_and(|oldest| oldest < *number) && !headers.contains_key(number) && !is_set_aside(*number)
+    };
+    let missing: Vec<_> = said_of.keys().copied().filter(is_missing).collect();
     let mut surveyor = Surveyor {
         disk,
         reading,
@@ -314,11 +318,6 @@ fn mark(record: &Record) -> Option<backupmx_relay_api::status::Account> {
 /// Ids of the files in `large/`. What has another name is not ours, and is let be.
 fn large_files(disk: &dyn Disk) -> Result<HashSet<MessageId>, RecoveryError> {
     Ok(list(disk, large::FOLDER)?.iter().filter_map(|name| name.parse().ok()).collect())
-}
-
-/// Adds what was found to what is told. Sentences name the copies in quarantine if there are some.
-pub fn tell_recalled(survey: &Survey, damages: &mut Damages) {
-    quarantine::recall(&survey.quarantined, damages);
 }
 
 /// Names in a folder.

@@ -13,7 +13,7 @@ use crate::{
     spool::{
         field::{Accepted, Change, Fate, Standing, State},
         index::Location,
-        quarantine,
+        large, quarantine,
         record::{self, Kind},
         segment::{DamageKind, RECORDS_START},
         shared::Segment,
@@ -48,7 +48,12 @@ impl Log {
             // records that close its messages, they would be delivered again.
             let disk = &self.shared.disk;
             let _ = disk.remove(&footer_path(oldest));
-            if let Err(cause) = disk.remove(&path(oldest)).and_then(|()| disk.sync_folder(FOLDER)) {
+            // One that is not there was removed, and only its sync has failed.
+            let removed = match disk.remove(&path(oldest)) {
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+                result => result,
+            };
+            if let Err(cause) = removed.and_then(|()| disk.sync_folder(FOLDER)) {
                 tracing::error!(%cause, segment = oldest, "remove segment");
                 return;
             }
@@ -61,7 +66,9 @@ impl Log {
     /// The oldest segment, unless it is the one that is written. Without a current one nothing is removed or copied.
     fn oldest(&self) -> Option<u64> {
         let current = self.current.as_ref()?.number;
-        self.shared.state().segments.keys().next().copied().filter(|oldest| *oldest != current)
+        let state = self.shared.state();
+        let oldest = state.segments.keys().next().copied().filter(|oldest| *oldest != current);
+        oldest.filter(|oldest| !state.uncopied.contains(oldest))
     }
 
     fn open_in(&self, segment: u64) -> u64 {
@@ -117,7 +124,7 @@ impl Log {
                 result => result?,
             }
             let wish = copy(&record, place, segment, standing);
-            let wish = wish.unwrap_or_else(|open| self.give_up(id, place, &record, &open, now));
+            let wish = wish.unwrap_or_else(|standing| self.give_up(id, place, &record, standing, now));
             bytes += wish.size();
             wishes.push(wish);
         }
@@ -132,13 +139,21 @@ impl Log {
         Some((entry.location, *state.segments.get(&segment)?, standing))
     }
 
-    /// A record that does not check cannot be copied: what is left of it goes to quarantine, and the message ends.
-    fn give_up(&self, id: MessageId, place: Location, record: &[u8], standing: &Standing, now: Timestamp) -> Wish {
+    /// A record that does not check cannot be copied: what is left of it goes to quarantine. A large message's file
+    /// says all that it said; any other message ends.
+    fn give_up(&self, id: MessageId, place: Location, record: &[u8], standing: Standing, now: Timestamp) -> Wish {
         let start = u64::from(place.offset);
         let range = start..start + u64::from(place.length);
         quarantine::set_aside(&self.shared, place.segment, record, range, DamageKind::Rot);
         let open = (0u32..).zip(&standing.states).filter(|(_, state)| **state != State::Ended);
         let fates = open.map(|(at, _)| (at, Fate::Damaged, String::new())).collect();
+        if let Some(mut accepted) = large::accepted_of_whole(&*self.shared.disk, id)
+            && accepted.envelope.recipients.len() == standing.states.len()
+        {
+            accepted.standing = Some(standing);
+            let (arrival, fields) = (accepted.arrival(), accepted.encode());
+            return Wish::Accept { arrival, fields, content: Vec::new(), is_copy: true };
+        }
         let by = "reclaim: the stored record is damaged".to_owned();
         Wish::change(Change { kind: Kind::Closed, id, at: now, by, fates })
     }
