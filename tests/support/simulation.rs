@@ -303,6 +303,7 @@ impl World {
             self.tell(|| "killed".into());
             self.counts.crashes += 1;
             self.disk.kill();
+            self.model.unsettled_at_crash();
         }
         if self.rots && self.chance.one_in(6) {
             rot::flip(self);

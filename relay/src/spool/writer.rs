@@ -1,6 +1,7 @@
 //! The writer: commits all that waits, and alone answers that something is kept. Its thread only loops its steps.
 
 use std::{
+    collections::HashSet,
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
@@ -71,8 +72,15 @@ impl Writer {
         Self { log }
     }
 
-    /// Records all that is wanted in one commit, and answers everybody.
-    pub fn step(&mut self, orders: Vec<Order>, now: Timestamp) {
+    /// Records all that is wanted, and answers everybody: in one commit, unless two want something of the same message.
+    pub fn step(&mut self, mut orders: Vec<Order>, now: Timestamp) {
+        while !orders.is_empty() {
+            let rest = orders.split_off(first_repeated(&orders));
+            self.commit(std::mem::replace(&mut orders, rest), now);
+        }
+    }
+
+    fn commit(&mut self, orders: Vec<Order>, now: Timestamp) {
         let (mut wishes, mut answers, mut closing) = (Vec::new(), Vec::new(), None);
         for order in orders {
             match order {
@@ -123,6 +131,14 @@ impl Writer {
             }
         }
     }
+}
+
+/// Where a second order concerns the same message. What is news in it shows only when the first is in the index: else an
+/// outcome and a deletion of the same recipient would both be written, and both be counted at the next start.
+fn first_repeated(orders: &[Order]) -> usize {
+    let mut seen = HashSet::new();
+    let is_repeated = |order: &Order| order.wish().is_some_and(|wish| !seen.insert(wish.id()));
+    orders.iter().position(is_repeated).unwrap_or(orders.len())
 }
 
 /// Runs until all who could give orders are gone. `synced` is told how long each commit took.

@@ -11,11 +11,14 @@ use backupmx_relay::{
     spool::{
         field::{Accepted, Change, Fate},
         record::{self, Key, Kind, RECORD_ALIGNMENT_BYTES, Record},
-        segment::RECORDS_START,
+        segment::{self, Header, RECORDS_START},
     },
 };
 
 use super::World;
+
+/// Shorter than what disks write whole or not at all, so that it survives.
+const SHORT_BYTES_MAX: u64 = 512;
 
 /// Fills a mail's content with imitations. `ahead_bytes`: what is written to the log before it in its batch.
 pub fn write(world: &mut World, content: &mut [u8], ahead_bytes: usize) {
@@ -24,14 +27,14 @@ pub fn write(world: &mut World, content: &mut [u8], ahead_bytes: usize) {
     let at = *end as usize + ahead_bytes;
     let start = at.next_multiple_of(RECORD_ALIGNMENT_BYTES);
     let Some(content) = content.get_mut(start - at..) else { return };
-    let imitation = if world.chance.one_in(2) {
-        forged(world, content.len(), start as u64)
-    } else {
-        let any = &segments[world.chance.below(segments.len() as u64) as usize].0;
-        let path = if world.chance.one_in(2) { last } else { any };
-        copied(world, path)
+    let any = &segments[world.chance.below(segments.len() as u64) as usize].0;
+    let imitation = match world.chance.below(4) {
+        0 => copied(world, any),
+        1 => repeated(world, last),
+        _ => forged(world, content.len(), start as u64),
     };
-    content.iter_mut().zip(imitation).for_each(|(byte, imitated)| *byte = imitated);
+    // Often enough that a part which survives alone holds a whole one.
+    content.iter_mut().zip(imitation.into_iter().cycle()).for_each(|(byte, imitated)| *byte = imitated);
 }
 
 /// Records of a segment, from anywhere on.
@@ -40,6 +43,20 @@ fn copied(world: &mut World, path: &str) -> Vec<u8> {
     let records = bytes.get(RECORDS_START as usize..).unwrap_or_default();
     let from = world.chance.below((records.len() / RECORD_ALIGNMENT_BYTES) as u64 + 1) as usize;
     records[from * RECORD_ALIGNMENT_BYTES..].to_vec()
+}
+
+/// One short record of a segment.
+fn repeated(world: &mut World, path: &str) -> Vec<u8> {
+    let bytes = world.disk.read(path).unwrap_or_default();
+    let Ok(header) = Header::decode(&bytes) else { return Vec::new() };
+    let mut short = Vec::new();
+    segment::scan(&bytes, header.key(), None, |at, length, _| {
+        if length <= SHORT_BYTES_MAX {
+            short.push(at as usize..(at + length) as usize);
+        }
+    });
+    let chosen = world.chance.below(short.len().max(1) as u64) as usize;
+    short.get(chosen).map_or(Vec::new(), |range| bytes[range.clone()].to_vec())
 }
 
 /// Records that were never written, as they would be if the nonce did not matter.

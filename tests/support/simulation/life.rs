@@ -51,6 +51,8 @@ pub struct Life {
     scheduler: Scheduler,
     /// The scheduler's clock.
     clock: Instant,
+    /// Outcomes that are not told yet: the primary is slow.
+    under_way: Vec<Change>,
     /// Outcomes that are not recorded yet: each stops its connection, and is tried again.
     unsettled: Vec<Change>,
     was_on_reserve: bool,
@@ -76,7 +78,8 @@ impl Life {
         let segments = shared.state().segments.len();
         let clock = Instant::now() + Duration::from_millis(chance.below(1000));
         let writer = Writer::new(log);
-        Self { shared, writer, scheduler, clock, unsettled: Vec::new(), was_on_reserve: false, segments }
+        let (under_way, unsettled) = (Vec::new(), Vec::new());
+        Self { shared, writer, scheduler, clock, under_way, unsettled, was_on_reserve: false, segments }
     }
 
     /// What the start told of damage.
@@ -251,16 +254,17 @@ impl Life {
 
     /// An outcome or a wish is durable: the scheduler hears of it.
     fn recorded(&mut self, world: &mut World, change: &Change) {
-        if let Some(message) = world.model.open.get_mut(&change.id) {
+        if let Some(message) = world.model.open.get_mut(&change.id).filter(|_| change.kind == Kind::Attempt) {
             message.is_busy = false;
         }
+        let is_busy = world.model.open.get(&change.id).is_some_and(|message| message.is_busy);
         let waits = self.shared.state().index.get(change.id).is_some_and(|entry| !entry.is_held());
         match change.kind {
             Kind::Attempt if waits => {
                 self.scheduler.deferred(change.id, Deferral::Reply, 1, 0.5, self.clock);
             }
             Kind::Attempt => self.scheduler.settled(change.id),
-            Kind::Released if waits => {
+            Kind::Released if waits && !is_busy => {
                 self.scheduler.spooled(change.id);
             }
             _ => {}
@@ -275,8 +279,11 @@ impl Life {
         awaited: &mut Vec<Awaited>,
     ) -> Result<(), String> {
         let retried = std::mem::take(&mut self.unsettled);
-        let free = CONNECTIONS.saturating_sub(retried.len());
-        for change in retried {
+        let (told, under_way) =
+            std::mem::take(&mut self.under_way).into_iter().partition::<Vec<_>, _>(|_| world.chance.one_in(2));
+        self.under_way = under_way;
+        let free = CONNECTIONS.saturating_sub(retried.len() + told.len() + self.under_way.len());
+        for change in retried.into_iter().chain(told) {
             order(change, orders, awaited);
         }
         if !self.is_writable() {
@@ -284,7 +291,11 @@ impl Life {
         }
         for _ in 0..free {
             let Some(id) = self.scheduler.take(self.clock) else { break };
+            if world.model.open.get(&id).is_some_and(|message| message.is_busy) {
+                continue; // released by a person while it waited for its time: its delivery is under way
+            }
             match self.attempt(world, id)? {
+                Some(change) if world.chance.one_in(4) => self.under_way.push(change),
                 Some(change) => order(change, orders, awaited),
                 None => self.scheduler.settled(id),
             }
@@ -357,8 +368,8 @@ impl Life {
             return;
         }
         let id = ids[world.chance.below(ids.len() as u64) as usize];
-        let busy = world.model.open.get(&id).is_none_or(|message| message.is_busy);
-        if busy {
+        // A delivery of it may be under way, or its outcome stand in the same batch.
+        if !world.model.open.contains_key(&id) {
             return;
         }
         let (kind, fate) = match world.chance.below(12) {

@@ -92,6 +92,9 @@ impl Model {
         let Some(message) = self.open.get_mut(&change.id) else { return Ok(()) };
         for (place, fate, _) in &change.fates {
             let recipient = &mut message.recipients[*place as usize];
+            if recipient.may_be.iter().all(|(state, _)| *state == State::Ended) {
+                continue; // an end is an end, whatever a delivery that was under way tells later
+            }
             let becomes = (fate.state(), (fate.state() == State::Ended).then_some(*fate));
             match answer {
                 Some(Ok(_)) => recipient.may_be = vec![becomes],
