@@ -1,6 +1,6 @@
 #!/bin/sh
 # Shows that the crash simulation can fail: breaks one promise of the spool after the other, and asks whether that is noticed.
-# Each patch in tests/mutants/ goes into a copy of the work tree. Nothing in the clone or its build folder is touched.
+# Each patch in tests/mutants/, or each one named, goes into a copy of the work tree. Nothing in the clone or its build folder is touched.
 set -eu
 
 # As many as `make test` lives through, and in the same lives each time, so that the numbers can be compared.
@@ -48,12 +48,14 @@ echo "disks that lie ..."
 run a_disk_that_lies_is_found_out >"$logs/lies.txt" || { cat "$logs/lies.txt" >&2; exit 1; }
 grep 'found out after' "$logs/lies.txt" | cut -c 1-150
 
-count=$(ls "$root"/tests/mutants/*.patch | wc -l)
+[ $# -gt 0 ] || set -- $(cd "$root/tests/mutants" && ls *.patch)
+count=$#
 number=0
 missed=0
-for patch in "$root"/tests/mutants/*.patch; do
+for name in "$@"; do
     number=$((number + 1))
-    name=$(basename "$patch" .patch)
+    name=${name%.patch}
+    patch="$root/tests/mutants/$name.patch"
     log="$logs/$name.txt"
     promise=$(sed '/^--- /,$d' "$patch" | tr '\n' ' ' | sed 's/ *$//')
     printf '[%2d/%d] %-30s ' "$number" "$count" "$name"
