@@ -9,12 +9,14 @@ mod model;
 mod rot;
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use backupmx_relay::spool::{
+    large,
     log::Limits,
     quarantine, recovery,
     segment::DamageKind,
@@ -269,6 +271,7 @@ impl World {
                     self.uncopied.extend(told.iter().filter(|told| told.contains("not copied aside")).cloned());
                     // A start that was cut off may have found damage, adopted something and left no damage to be found.
                     let may_have_adopted = was_cut_off || !told.is_empty();
+                    self.compare_files()?;
                     self.model.compare(&life.shared, may_have_adopted, &mut self.counts)?;
                     self.compare_with_disk(&life, "after the start")?;
                     return Ok(life);
@@ -305,7 +308,7 @@ impl World {
             self.disk.kill();
             self.model.unsettled_at_crash();
         }
-        if self.rots && self.chance.one_in(6) {
+        if self.rots && self.chance.one_in(3) {
             rot::flip(self);
         }
         self.pass_time();
@@ -332,6 +335,11 @@ impl World {
             _ => SignedDuration::from_millis(self.chance.below(3000) as i64),
         };
         self.now = self.now.checked_add(passed).expect("a time");
+    }
+
+    fn compare_files(&self) -> Result<(), String> {
+        let files: BTreeSet<_> = self.disk.files().into_iter().map(|(path, _)| path).collect();
+        self.model.compare_files(|id| files.contains(&large::path(id)))
     }
 
     /// Whether a start found a tear there, for the copy of which it had no room.

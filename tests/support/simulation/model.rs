@@ -40,8 +40,10 @@ pub struct Message {
     pub heard: Heard,
     /// In the envelope's order.
     pub recipients: Vec<Recipient>,
-    /// Rot has hit one of its records: whatever is found is as it is, but the content is never altered.
+    /// Rot has hit one of its records or its file: whatever is found is as it is, but the content is never altered.
     pub is_hit: bool,
+    /// Rot has hit its file, or it had its end before and is back; any other file stays as long as somebody waits.
+    pub file_may_go: bool,
     /// A delivery is under way or not yet recorded.
     pub is_busy: bool,
 }
@@ -71,7 +73,14 @@ impl Message {
     pub fn new(content: Vec<u8>, recipients: usize, is_large: bool) -> Self {
         let waiting = Recipient { may_be: vec![(State::Waiting, None)], deliveries: 0 };
         let recipients = vec![waiting; recipients];
-        Self { content, is_large, heard: Heard::Nothing, recipients, is_hit: false, is_busy: false }
+        let heard = Heard::Nothing;
+        Self { content, is_large, heard, recipients, is_hit: false, file_may_go: false, is_busy: false }
+    }
+
+    /// Whether somebody in it waits, whatever became of changes that nobody confirmed.
+    fn surely_waits(&self) -> bool {
+        let waits = |recipient: &Recipient| recipient.may_be.iter().all(|(state, _)| *state != State::Ended);
+        self.heard == Heard::Yes && self.recipients.iter().any(waits)
     }
 
     fn ended(&self) -> bool {
@@ -126,6 +135,15 @@ impl Model {
         self.open.values_mut().for_each(|message| message.is_busy = false);
     }
 
+    /// A large message of which only the record has rotted keeps its file, so that nothing of it is lost.
+    pub fn compare_files(&self, is_there: impl Fn(MessageId) -> bool) -> Result<(), String> {
+        let needs_file = |message: &Message| message.is_large && !message.file_may_go && message.surely_waits();
+        let gone = self.open.iter().find(|(id, message)| needs_file(message) && !is_there(**id));
+        gone.map_or(Ok(()), |(id, message)| {
+            Err(format!("{id} waits (hit: {}), and its file is gone, though nothing has hit it", message.is_hit))
+        })
+    }
+
     /// After a start: each message is as its sender, the primary and people were told, each recipient accounted for.
     /// `may_have_adopted`: this start, or one that was cut off before it, may have found damage.
     pub fn compare(&mut self, shared: &Shared, may_have_adopted: bool, counts: &mut Counts) -> Result<(), String> {
@@ -158,7 +176,8 @@ impl Model {
             let recipients =
                 entry.states().iter().map(|state| Recipient { may_be: vec![(*state, None)], deliveries: 0 });
             let mut message = Message::new(Vec::new(), 0, *is_large);
-            (message.recipients, message.heard, message.is_hit) = (recipients.collect(), Heard::Yes, true);
+            (message.recipients, message.heard) = (recipients.collect(), Heard::Yes);
+            (message.is_hit, message.file_may_go) = (true, true);
             self.open.insert(id, message);
             self.gone.remove(&id);
             self.is_inexact = true;

@@ -14,7 +14,11 @@ pub fn flip(world: &mut World) {
     if files.is_empty() {
         return;
     }
-    let (path, length) = files[world.chance.below(files.len() as u64) as usize].clone();
+    // What the next start reads record by record, in half of the cases.
+    let last = files.iter().rposition(|(path, length)| path.ends_with(".seg") && *length > RECORDS_START);
+    let any = world.chance.below(files.len() as u64) as usize;
+    let chosen = last.filter(|_| world.chance.one_in(2)).unwrap_or(any);
+    let (path, length) = files[chosen].clone();
     let offset = world.chance.below(length);
     // The two copies of a header protect against one change each; both together are documented as lost.
     if path.ends_with(".seg") && offset < RECORDS_START {
@@ -28,6 +32,7 @@ pub fn flip(world: &mut World) {
         for id in hit {
             if let Some(message) = world.model.open.get_mut(&id) {
                 message.is_hit = true;
+                message.file_may_go |= !path.ends_with(".seg");
             } else {
                 world.model.may_come_back(id);
             }
