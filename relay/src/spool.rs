@@ -377,12 +377,8 @@ fn scrub_until_gone(shared: &Weak<Shared>, mut told: u64, rot: &dyn Fn(u64)) {
     }
 }
 
-/// What is missing or does not fit will not heal; all else may.
 fn damaged(cause: io::Error) -> ReadError {
-    match cause.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => ReadError::Damaged,
-        _ => ReadError::Io(cause),
-    }
+    if large::is_damage(&cause) { ReadError::Damaged } else { ReadError::Io(cause) }
 }
 
 fn log_write(cause: &io::Error) -> NotKept {

@@ -8,6 +8,7 @@
 //! | create, rename, remove | yes | happened or not, each for itself, as long as no file is lost that way |
 //! | the same, then sync of a folder in which it was | yes | happened |
 //! | allocate | as used room | may be kept |
+//! | trim | yes | happened or not |
 //!
 //! A crash may also keep a length whose bytes are lost: they are zeros. Not simulated: holes that show another file's old
 //! bytes, file systems that turn read-only, and hard links.
@@ -148,6 +149,14 @@ impl SimulatedDisk {
         self.change_byte(path, offset, 0xFF)
     }
 
+    /// Makes the block around an offset unreadable until something is written there: a bad sector. False behind the end, and
+    /// in a file that has one.
+    pub fn lose_block(&self, path: &str, offset: u64) -> bool {
+        let mut state = self.lock();
+        let Ok(id) = state.names.find(path) else { return false };
+        state.inode(id).is_ok_and(|inode| !inode.has_bad_block() && inode.lose_block(offset))
+    }
+
     fn change_byte(&self, path: &str, offset: u64, mask: u8) -> bool {
         let mut state = self.lock();
         let Ok(id) = state.names.find(path) else { return false };
@@ -255,10 +264,10 @@ impl Disk for SimulatedDisk {
         self.operate(self.life, |state| state.sync_folder(folder))
     }
 
-    fn trim(&self, path: &str) -> io::Result<()> {
+    fn trim(&self, path: &str, length: u64) -> io::Result<()> {
         self.operate(self.life, |state| {
-            let id = state.names.find(path)?;
-            state.inode(id).map(Inode::trim)
+            let (id, is_kept) = (state.names.find(path)?, state.chance.one_in(2));
+            state.inode(id).map(|inode| inode.end_at(length as usize, is_kept))
         })
     }
 

@@ -20,11 +20,14 @@ use backupmx_relay::spool::{
     log::Limits,
     quarantine, recovery,
     segment::DamageKind,
-    survey::{Damage, Reading, RecoveryError, Unwatched, survey},
+    survey::{Damage, Reading, RecoveryError, survey},
 };
 use jiff::{SignedDuration, Timestamp};
 
-use self::{life::Life, model::Model};
+use self::{
+    life::{CONNECTIONS, Life},
+    model::Model,
+};
 use crate::{
     chance::Chance,
     simulated_disk::{Faults, Lies, SimulatedDisk},
@@ -79,6 +82,8 @@ pub struct Counts {
     pub segments: u64,
     /// Bytes that rotted.
     pub rotten: u64,
+    /// Blocks that could not be read any more.
+    pub bad_blocks: u64,
     /// Large files adopted after damage.
     pub adopted: u64,
 }
@@ -99,6 +104,7 @@ impl Counts {
             on_reserve,
             segments,
             rotten,
+            bad_blocks,
             adopted,
         } = other;
         self.crashes += crashes;
@@ -113,11 +119,12 @@ impl Counts {
         self.on_reserve += on_reserve;
         self.segments += segments;
         self.rotten += rotten;
+        self.bad_blocks += bad_blocks;
         self.adopted += adopted;
     }
 
     /// Everything that a simulation should meet, by name, with how often it did.
-    pub fn met(&self) -> [(&'static str, u64); 13] {
+    pub fn met(&self) -> [(&'static str, u64); 14] {
         [
             ("crashes", self.crashes),
             ("crashes in recovery", self.in_recovery),
@@ -131,6 +138,7 @@ impl Counts {
             ("times on the reserve", self.on_reserve),
             ("segments", self.segments),
             ("bytes rotten", self.rotten),
+            ("blocks unreadable", self.bad_blocks),
             ("large files adopted", self.adopted),
         ]
     }
@@ -174,6 +182,7 @@ impl World {
         let limits = Limits {
             segment_bytes: chance.between(12, 96) << 10,
             reserve_bytes: chance.between(6, 12) << 10,
+            small_segment_bytes: chance.between(6, 12) << 10,
             ..Limits::default()
         };
         let now = Timestamp::from_second(1_800_000_000).expect("a time");
@@ -206,6 +215,11 @@ impl World {
         self.disk.set_capacity(CAPACITY_BYTES);
         let mut life = self.start()?;
         life.drain(self)?;
+        let segments = life.segment_numbers();
+        // What was damaged stays while there is no copy of it.
+        if segments.len() > 1 && self.uncopied.is_empty() && !self.rots {
+            return Err(format!("no mail is open, and segments {segments:?} are there"));
+        }
         self.compare_with_disk(&life, "after the drain")
     }
 
@@ -306,7 +320,7 @@ impl World {
             self.tell(|| "killed".into());
             self.counts.crashes += 1;
             self.disk.kill();
-            self.model.unsettled_at_crash();
+            self.model.unsettled_at_crash(CONNECTIONS);
         }
         if self.rots && self.chance.one_in(3) {
             rot::flip(self);
@@ -325,7 +339,7 @@ impl World {
         self.tell(|| "the power fails".into());
         self.counts.crashes += 1;
         self.disk.crash();
-        self.model.unsettled_at_crash();
+        self.model.unsettled_at_crash(CONNECTIONS);
     }
 
     fn pass_time(&mut self) {
@@ -356,7 +370,7 @@ impl World {
         let copy = self.disk.snapshot();
         let disk: Arc<_> = copy.mount();
         let mut found =
-            survey(&*disk, Reading::Everything, &mut Unwatched).map_err(|cause| format!("check {when}: {cause}"))?;
+            survey(&*disk, Reading::Everything, &mut ()).map_err(|cause| format!("check {when}: {cause}"))?;
         if found.is_damaged() {
             found.state.index.admit_damage();
         }

@@ -41,7 +41,7 @@ pub fn look(disk: &dyn Disk, progress: &mut Progress) -> Result<Found, RecoveryE
     let (mut damages, mut notes) = sentences(&survey);
     damages.extend(bad_large.iter().map(|(id, cause)| large_is_bad(*id, cause)));
     for Orphan { id, is_closed } in &survey.orphans {
-        let is_whole = || large::accepted_of_whole(disk, *id).is_some();
+        let is_whole = || large::accepted_of_whole(disk, *id).is_ok_and(|found| found.is_some());
         notes.push(orphan(*id, *is_closed, &survey, is_whole));
     }
     notes.extend(bad_footers.iter().map(|path| {

@@ -28,8 +28,8 @@ pub trait Disk: Send + Sync {
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Makes the entries of a folder durable: a synced file is found after a crash only if its name was synced too.
     fn sync_folder(&self, folder: &str) -> io::Result<()>;
-    /// Gives back what was allocated behind a file's end.
-    fn trim(&self, path: &str) -> io::Result<()>;
+    /// Ends a file at `length` bytes, if it is longer, and gives back what was allocated behind. Not made durable.
+    fn trim(&self, path: &str, length: u64) -> io::Result<()>;
     /// Bytes that we may still write on this volume.
     fn free_bytes(&self) -> io::Result<u64>;
 }
@@ -103,10 +103,10 @@ impl Disk for RealDisk {
         File::open(self.at(folder))?.sync_all()
     }
 
-    fn trim(&self, path: &str) -> io::Result<()> {
-        // To the length that it has: file systems free what lies allocated behind it.
+    fn trim(&self, path: &str, length: u64) -> io::Result<()> {
+        // Also to the length that it has: file systems free what lies allocated behind it.
         let file = OpenOptions::new().write(true).open(self.at(path))?;
-        file.set_len(file.metadata()?.len())
+        file.set_len(file.metadata()?.len().min(length))
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

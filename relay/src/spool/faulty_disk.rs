@@ -62,8 +62,8 @@ impl Disk for FaultyDisk {
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
         self.disk.sync_folder(folder)
     }
-    fn trim(&self, path: &str) -> io::Result<()> {
-        self.disk.trim(path)
+    fn trim(&self, path: &str, length: u64) -> io::Result<()> {
+        self.disk.trim(path, length)
     }
     fn free_bytes(&self) -> io::Result<u64> {
         self.disk.free_bytes()

@@ -106,13 +106,26 @@ pub struct LargeReader {
     checksum: u64,
 }
 
-/// What a file says of its message, if all of it checks.
-pub fn accepted_of_whole(disk: &dyn Disk, id: MessageId) -> Option<Accepted> {
-    let mut reader = LargeReader::open(disk, id).ok()?;
+/// What a file says of its message; `None` unless all of it checks. An error says nothing of the file: it may be whole.
+pub fn accepted_of_whole(disk: &dyn Disk, id: MessageId) -> io::Result<Option<Accepted>> {
+    match read_whole(disk, id) {
+        Err(cause) if is_damage(&cause) => Ok(None),
+        result => result,
+    }
+}
+
+fn read_whole(disk: &dyn Disk, id: MessageId) -> io::Result<Option<Accepted>> {
+    let mut reader = LargeReader::open(disk, id)?;
     let (fields, content_bytes) = (std::mem::take(&mut reader.fields), reader.rest_bytes);
-    while reader.next_piece().ok()?.is_some() {}
-    let accepted = Accepted::decode(&fields).filter(|accepted| accepted.envelope.id == id)?;
-    Some(Accepted { large_bytes: Some(content_bytes), ..accepted })
+    while reader.next_piece()?.is_some() {}
+    let accepted = Accepted::decode(&fields).filter(|accepted| accepted.envelope.id == id);
+    Ok(accepted.map(|accepted| Accepted { large_bytes: Some(content_bytes), ..accepted }))
+}
+
+/// What is missing or does not fit will not heal; all else may.
+pub fn is_damage(cause: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(cause.kind(), InvalidData | UnexpectedEof | NotFound)
 }
 
 impl LargeReader {

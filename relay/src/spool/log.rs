@@ -51,6 +51,8 @@ pub struct Limits {
     pub segment_age: Duration,
     /// The reserve: at some 150 bytes an outcome, what 100,000 deliveries need.
     pub reserve_bytes: u64,
+    /// What is asked for once the reserve is used: what 6,000 deliveries need. Less would be made anew too often.
+    pub small_segment_bytes: u64,
     /// Content of closed messages is off the disk a day after; four hours are for the copying of what lies before it.
     pub closed_content_age: Duration,
 }
@@ -61,6 +63,7 @@ impl Default for Limits {
             segment_bytes: SEGMENT_BYTES_MAX,
             segment_age: Duration::from_secs(3600),
             reserve_bytes: 16 << 20,
+            small_segment_bytes: 1 << 20,
             closed_content_age: Duration::from_secs(20 * 3600),
         }
     }
@@ -80,6 +83,8 @@ pub struct Log {
     previous: Option<Previous>,
     next_number: u64,
     has_reserve: bool,
+    /// Why there is no segment, as it was logged last: it is tried every second, and told once.
+    told: String,
     cleaning: Option<Cleaning>,
     batch: Vec<u8>,
 }
@@ -97,7 +102,7 @@ struct Current {
     said_synced: u64,
     /// It does not get longer than this.
     bytes_max: u64,
-    /// Whether it was the reserve: then it takes what became of mail, and no mail.
+    /// Made of the last room that there is: it takes what became of mail, and no mail.
     is_reserve: bool,
     footer: footer::Builder,
 }
@@ -118,8 +123,18 @@ impl Log {
         now: Timestamp,
     ) -> Self {
         let (has_reserve, batch) = (space::reserve_is_there(&*shared.disk, limits), Vec::new());
-        let mut log =
-            Self { shared, limits, nonces, current: None, previous, next_number, has_reserve, cleaning: None, batch };
+        let mut log = Self {
+            shared,
+            limits,
+            nonces,
+            current: None,
+            previous,
+            next_number,
+            has_reserve,
+            told: String::new(),
+            cleaning: None,
+            batch,
+        };
         log.tick(now);
         log
     }

@@ -12,26 +12,30 @@ use super::{
 /// Where damaged parts are copied. What lies here is a person's.
 pub const FOLDER: &str = "quarantine";
 
-/// Notes a damaged part of a segment and copies it aside; without a copy we go on all the same. True if it is news.
-pub fn set_aside(shared: &Shared, number: u64, part: &[u8], range: Range<u64>, kind: DamageKind) -> bool {
-    let (sentence, _) = copy(&*shared.disk, number, part, range, kind);
+/// Notes a damaged part of a segment that is in use, and copies it aside. Returns whether it is news, and whether there is
+/// a copy.
+pub fn set_aside(
+    shared: &Shared,
+    number: u64,
+    part: &[u8],
+    range: Range<u64>,
+    kind: DamageKind,
+) -> (bool, io::Result<()>) {
+    let copied = copy(&*shared.disk, number, part, &range, kind);
+    let sentence = tell(number, &range, kind, &copied);
     let is_news = shared.damages().tell(sentence.clone(), kind == DamageKind::Rot);
     if is_news {
         tracing::error!("{sentence}");
     }
-    is_news
+    (is_news, copied)
 }
 
-/// Copies a damaged part aside. Returns a sentence for people, and whether the copy is whole.
-///
-/// `part`: what could be read of it, at most as long as `range`.
-pub fn copy(disk: &dyn Disk, number: u64, part: &[u8], range: Range<u64>, kind: DamageKind) -> (String, bool) {
-    let name = name(number, &range, kind);
-    let copied = write(disk, &name, part);
-    let place = describe(number, &range, kind);
-    match &copied {
-        Ok(()) => (format!("{place}; copied to {FOLDER}/{name}"), true),
-        Err(cause) => (format!("{place}; not copied aside: {cause}"), false),
+/// A sentence for people, with where the copy is.
+pub fn tell(number: u64, range: &Range<u64>, kind: DamageKind, copied: &io::Result<()>) -> String {
+    let (place, name) = (describe(number, range, kind), name(number, range, kind));
+    match copied {
+        Ok(()) => format!("{place}; copied to {FOLDER}/{name}"),
+        Err(cause) => format!("{place}; not copied aside: {cause}"),
     }
 }
 
@@ -65,9 +69,11 @@ pub fn recall(names: &[String], damages: &mut Damages) {
     }
 }
 
-/// The name exists only once the copy is whole: each start finds the same damage.
-fn write(disk: &dyn Disk, name: &str, part: &[u8]) -> io::Result<()> {
-    if disk.list(FOLDER)?.iter().any(|there| there == name) {
+/// Copies a damaged part aside, unless it was done before: each start finds the same damage, and the name exists only once
+/// the copy is whole. `part`: what could be read of it, at most as long as `range`.
+pub fn copy(disk: &dyn Disk, number: u64, part: &[u8], range: &Range<u64>, kind: DamageKind) -> io::Result<()> {
+    let name = name(number, range, kind);
+    if disk.list(FOLDER)?.contains(&name) {
         return Ok(());
     }
     let temporary = format!("{}/{name}", large::TEMPORARY_FOLDER);

@@ -32,7 +32,7 @@ pub fn recover(
         disk.make_folder(folder).map_err(at(|| format!("make folder {folder}")))?;
     }
     let mut footers = Footers::default();
-    let mut survey = survey(&*disk, Reading::Start, &mut footers)?; // a newer program's folder is refused here, untouched
+    let mut survey = survey(&*disk, Reading::Footers, &mut footers)?; // a newer program's folder is refused here, untouched
     for name in list(&*disk, large::TEMPORARY_FOLDER)? {
         let _ = disk.remove(&format!("{}/{name}", large::TEMPORARY_FOLDER)); // nobody heard a 250 for it
     }
@@ -92,25 +92,25 @@ impl Footers {
 /// read without the nonce.
 fn set_aside(disk: &dyn Disk, survey: &mut Survey) -> Result<Damages, RecoveryError> {
     let mut damages = Damages::default();
-    for Damage { segment, range, kind } in &survey.damages {
+    for in_segment in survey.damages.chunk_by(|one, other| one.segment == other.segment) {
+        let segment = in_segment[0].segment;
         // Each start is to read this segment, and to tell.
-        let _ = disk.remove(&log::footer_path(*segment));
-        let mut part = Vec::new();
-        let bytes = read_segment(disk, *segment)?;
-        part.extend_from_slice(
-            bytes.get(range.start as usize..(range.end as usize).min(bytes.len())).unwrap_or_default(),
-        );
-        let (sentence, is_whole) = quarantine::copy(disk, *segment, &part, range.clone(), *kind);
-        if !is_whole {
-            survey.state.uncopied.insert(*segment);
+        let _ = disk.remove(&log::footer_path(segment));
+        let (bytes, _) = read_segment(disk, segment)?;
+        for Damage { range, kind, .. } in in_segment {
+            let part = bytes.get(range.start as usize..(range.end as usize).min(bytes.len())).unwrap_or_default();
+            let copied = quarantine::copy(disk, segment, part, range, *kind);
+            damages.tell(quarantine::tell(segment, range, *kind, &copied), *kind == DamageKind::Rot);
+            if copied.is_err() {
+                survey.state.uncopied.insert(segment);
+            }
         }
-        damages.tell(sentence, *kind == DamageKind::Rot);
     }
     for (number, length) in &survey.headerless {
-        let bytes = read_segment(disk, *number)?;
-        let (sentence, is_whole) = quarantine::copy(disk, *number, &bytes, 0..*length, DamageKind::Rot);
-        damages.tell(sentence, true);
-        if is_whole {
+        let ((bytes, is_whole), range) = (read_segment(disk, *number)?, 0..*length);
+        let copied = quarantine::copy(disk, *number, &bytes, &range, DamageKind::Rot);
+        damages.tell(quarantine::tell(*number, &range, DamageKind::Rot, &copied), true);
+        if copied.is_ok() && is_whole {
             disk.remove(&log::path(*number)).map_err(at(|| format!("remove segment {number}")))?;
         }
     }
@@ -122,12 +122,13 @@ fn set_aside(disk: &dyn Disk, survey: &mut Survey) -> Result<Damages, RecoveryEr
     Ok(damages)
 }
 
-fn read_segment(disk: &dyn Disk, number: u64) -> Result<Vec<u8>, RecoveryError> {
+/// What can be read of a segment, and whether that is all.
+fn read_segment(disk: &dyn Disk, number: u64) -> Result<(Vec<u8>, bool), RecoveryError> {
     let mut bytes = Vec::new();
-    let read =
-        disk.open(&log::path(number)).and_then(|file| survey::read(&*file, segment::SEGMENT_BYTES_MAX, &mut bytes));
-    read.map_err(at(|| format!("read segment {number}")))?;
-    Ok(bytes)
+    let file = disk.open(&log::path(number));
+    let read = file.and_then(|file| survey::read_around(&*file, segment::SEGMENT_BYTES_MAX, &mut bytes));
+    let (_, bad_blocks) = read.map_err(at(|| format!("read segment {number}")))?;
+    Ok((bytes, bad_blocks.is_empty()))
 }
 
 /// Large files of closed messages go. Those that no record speaks of go, too, unless damage may have taken the record:
@@ -145,11 +146,13 @@ fn remove_orphans(disk: &dyn Disk, survey: &Survey) -> Result<Vec<MessageId>, Re
     Ok(kept)
 }
 
-/// A process that died has left the room behind its last segment set aside. Footers of segments that are gone go, too.
+/// A process that died has left the room behind its last segment set aside, or, in what was the reserve, full of zeros: the
+/// next segment may need it. Footers of segments that are gone go, too.
 fn give_back_room(disk: &dyn Disk, survey: &Survey) {
     let segments = &survey.state.segments;
-    for number in segments.keys().rev().take(2) {
-        let _ = disk.trim(&log::path(*number)); // it is given back with the segment at the latest
+    for (number, segment) in segments.iter().rev().take(2) {
+        let end = if is_empty_behind(disk, *number, segment.length) { segment.length } else { u64::MAX };
+        let _ = disk.trim(&log::path(*number), end); // it is given back with the segment at the latest
     }
     for name in disk.list(log::FOLDER).unwrap_or_default() {
         let number = name.strip_suffix(".footer").and_then(|number| number.parse::<u64>().ok());
@@ -157,6 +160,18 @@ fn give_back_room(disk: &dyn Disk, survey: &Survey) {
             let _ = disk.remove(&format!("{}/{name}", log::FOLDER));
         }
     }
+}
+
+/// Whether a segment holds zeros behind its valid part, and nothing else: what a tear or a failed sync has left is not ours
+/// to cut off.
+fn is_empty_behind(disk: &dyn Disk, number: u64, end: u64) -> bool {
+    let behind = || {
+        let file = disk.open(&log::path(number))?;
+        let length = file.length()?.min(segment::SEGMENT_BYTES_MAX);
+        let mut bytes = vec![0; length.saturating_sub(end) as usize];
+        file.read_at(&mut bytes, end).map(|()| bytes)
+    };
+    behind().is_ok_and(|bytes: Vec<u8>| bytes.iter().all(|byte| *byte == 0))
 }
 
 /// Damage may have taken the record of a large message, but the file says all that it said: the message is held until a
@@ -176,7 +191,7 @@ fn adopt(log: &mut Log, orphans: &[MessageId], now: Timestamp) {
 
 /// In the account it is accepted anew: what was accepted before, as far as a header knows of it, counts as damaged.
 fn adoption(disk: &dyn Disk, id: MessageId) -> Option<Wish> {
-    let mut accepted = large::accepted_of_whole(disk, id)?;
+    let mut accepted = large::accepted_of_whole(disk, id).ok().flatten()?;
     let states = vec![RecipientState::Held; accepted.envelope.recipients.len()];
     accepted.standing = Some(Standing { states, deferrals: 0, reason: RECOVERED.into() });
     Some(Wish::Accept { arrival: accepted.arrival(), fields: accepted.encode(), content: Vec::new(), is_copy: false })

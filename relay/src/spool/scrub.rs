@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use super::{
     disk::DiskFile,
-    large::LargeReader,
+    large::{self, LargeReader},
     log, quarantine,
     record::{self, RECORD_BYTES_MAX},
     segment::{self, RECORDS_START},
@@ -106,7 +106,8 @@ fn look_closely(shared: &Shared, number: u64, segment: Segment, file: &dyn DiskF
             continue; // a start found it, and nobody was told that it is kept
         }
         let part = bytes.get(range.start as usize..(range.end as usize).min(length)).unwrap_or_default();
-        if quarantine::set_aside(shared, number, part, range, kind) {
+        let (is_news, _) = quarantine::set_aside(shared, number, part, range, kind);
+        if is_news {
             let _ = shared.disk.remove(&log::footer_path(number));
         }
     }
@@ -123,11 +124,12 @@ fn read_large(shared: &Shared, id: MessageId) -> u64 {
     });
     if let Err(cause) = checked
         && shared.state().index.get(id).is_some()
-        && shared
-            .damages()
-            .tell(format!("{}: {cause}; its message is held when it is tried", super::large::path(id)), true)
     {
-        tracing::error!(%id, %cause, "a large message is damaged");
+        let (is_rot, path) = (large::is_damage(&cause), large::path(id));
+        let becomes = if is_rot { "its message is held when it is tried" } else { "it may heal: nothing is done" };
+        if shared.damages().tell(format!("{path}: {cause}; {becomes}"), is_rot) {
+            tracing::error!(%id, %cause, "a large message cannot be read");
+        }
     }
     read
 }

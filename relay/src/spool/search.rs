@@ -93,7 +93,7 @@ pub fn each_line(disk: &dyn Disk, number: u64, end: u64, each: &mut dyn FnMut(&L
     let (mut bytes, mut start) = (Vec::new(), Vec::new());
     let Ok(file) = disk.open(&log::path(number)) else { return };
     let header =
-        survey::read(&*file, segment::RECORDS_START, &mut start).ok().and_then(|_| Header::decode(&start).ok());
+        survey::read_around(&*file, segment::RECORDS_START, &mut start).ok().and_then(|_| Header::decode(&start).ok());
     let Some(header) = header else { return };
     let footer = disk.open(&log::footer_path(number));
     if let Ok(length) = footer.and_then(|file| survey::read(&*file, segment::SEGMENT_BYTES_MAX, &mut bytes))
@@ -101,7 +101,7 @@ pub fn each_line(disk: &dyn Disk, number: u64, end: u64, each: &mut dyn FnMut(&L
     {
         return lines.for_each(|line| each(&line));
     }
-    if let Ok(length) = survey::read(&*file, end, &mut bytes) {
+    if let Ok((length, _)) = survey::read_around(&*file, end, &mut bytes) {
         segment::scan(&bytes[..length], header.key(), None, |offset, length, record| {
             each(&Line::of(&record, offset, length));
         });

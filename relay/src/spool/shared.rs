@@ -16,7 +16,7 @@ pub struct Shared {
     pub disk: Arc<dyn Disk>,
     /// False while nothing can be recorded.
     pub writable: AtomicBool,
-    /// True while the log stands on its reserve: what becomes of mail is recorded, and no mail is taken.
+    /// True while the log stands on its reserve, or on the last room that there is: what becomes of mail is recorded, and no mail is taken.
     pub on_reserve: AtomicBool,
     /// Bytes free on the volume, as the writer found them within the last second.
     pub free_bytes: AtomicU64,

@@ -18,6 +18,15 @@ use super::{
 };
 use crate::mail::id::MessageId;
 
+/// What kernels read and disks lose at a time.
+const BLOCK_BYTES: usize = 4096;
+/// A block is bad when it could not be read so many times.
+const BLOCK_TRIES: u32 = 3;
+/// More in a segment, or more than half of it, are no bad sectors: the disk, or the way to it, is gone, and may come back.
+const BAD_BLOCKS_MAX: usize = 16;
+/// Stands for bytes that cannot be read. Not zero, which is what space looks like that was never written.
+const UNREADABLE: u8 = 0xBD;
+
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
@@ -44,9 +53,7 @@ pub enum RecoveryError {
 /// How thoroughly to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reading {
-    /// As the start does: footers where they check.
-    Start,
-    /// The same, and nothing is synced: for who only looks.
+    /// Footers where they check, as the start does.
     Footers,
     /// Every record.
     Everything,
@@ -61,9 +68,7 @@ pub trait Watch {
 }
 
 /// Nobody does.
-pub struct Unwatched;
-
-impl Watch for Unwatched {}
+impl Watch for () {}
 
 /// What is on the disk.
 #[derive(Default)]
@@ -170,7 +175,7 @@ fn read_headers(disk: &dyn Disk) -> Result<BTreeMap<u64, Result<Header, u64>>, R
         let Some(number) = name.strip_suffix(".seg").and_then(|number| number.parse().ok()) else { continue };
         let file = disk.open(&log::path(number)).map_err(at(|| format!("open segment {number}")))?;
         let (mut start, step) = (Vec::new(), || format!("read segment {number}"));
-        read(&*file, segment::RECORDS_START, &mut start).map_err(at(step))?;
+        read_around(&*file, segment::RECORDS_START, &mut start).map_err(at(step))?;
         let header = match Header::decode(&start) {
             Ok(header) if header.number == number => Ok(header),
             Ok(_) | Err(BadHeader::Damaged) => Err(file.length().map_err(at(step))?),
@@ -244,8 +249,8 @@ impl Surveyor<'_> {
     ) -> Result<u64, RecoveryError> {
         let number = header.number;
         let mut bytes = std::mem::take(&mut self.buffer);
-        let length =
-            read(file, segment::SEGMENT_BYTES_MAX, &mut bytes).map_err(at(|| format!("read segment {number}")))?;
+        let (length, bad_blocks) = read_around(file, segment::SEGMENT_BYTES_MAX, &mut bytes)
+            .map_err(at(|| format!("read segment {number}")))?;
         let (mut unreadable, mut newer, mut footer) = (Vec::new(), false, footer::Builder::new());
         let scan = segment::scan(&bytes[..length], header.key(), next, |offset, length, record| {
             newer |= record.kind == Kind::Later;
@@ -262,16 +267,21 @@ impl Surveyor<'_> {
         if newer {
             return Err(RecoveryError::Newer { number });
         }
-        if scan.synced < scan.end {
-            self.survey.unsure.push((number, scan.synced..scan.end));
-        }
-        let damages = scan.damages.into_iter().map(|damage| (damage.range, damage.kind));
+        let unsure = around(scan.synced..scan.end, &bad_blocks);
+        self.survey.unsure.extend(unsure.into_iter().map(|range| (number, range)));
+        let is_bad = |range: &Range<u64>| bad_blocks.iter().any(|bad| bad.start < range.end && range.start < bad.end);
+        // A power cut tears what is written, and leaves it readable. What cannot be read may be read again some day, so it
+        // belongs to what the next header calls valid.
+        let kind = |damage: &segment::Damage| if is_bad(&damage.range) { DamageKind::Rot } else { damage.kind };
+        let bad_ends = scan.damages.iter().map(|damage| damage.range.clone()).filter(is_bad).map(|range| range.end);
+        let end = bad_ends.fold(scan.end, u64::max);
+        let damages = scan.damages.iter().map(|damage| (damage.range.clone(), kind(damage)));
         let damages: Vec<_> = damages.chain(unreadable).map(|(range, kind)| self.known(number, range, kind)).collect();
         if damages.is_empty() {
             watch.footer(number, footer.finish(number, header.nonce, scan.end));
         }
         self.survey.damages.extend(damages);
-        Ok(scan.end)
+        Ok(end)
     }
 
     /// A tear between two records of a batch is still there at later starts, which know the segment as synced.
@@ -335,7 +345,119 @@ pub fn read(file: &dyn DiskFile, length_max: u64, buffer: &mut Vec<u8>) -> io::R
     Ok(length)
 }
 
+/// Like [`read`], around bad sectors: where the disk gives nothing, the buffer holds what is no record, and the blocks are
+/// returned. An error if that is too much for bad sectors.
+pub fn read_around(file: &dyn DiskFile, length_max: u64, buffer: &mut Vec<u8>) -> io::Result<(usize, Vec<Range<u64>>)> {
+    match read(file, length_max, buffer) {
+        Ok(length) => return Ok((length, Vec::new())),
+        Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => return Err(cause),
+        Err(_) => {}
+    }
+    let length = file.length()?.min(length_max) as usize;
+    let mut bad_blocks: Vec<Range<u64>> = Vec::new();
+    for start in (0..length).step_by(BLOCK_BYTES) {
+        let block = &mut buffer[start..length.min(start + BLOCK_BYTES)];
+        let range = start as u64..(start + block.len()) as u64;
+        let Err(cause) = read_patiently(file, block, start as u64) else { continue };
+        block.fill(UNREADABLE);
+        bad_blocks.push(range);
+        if bad_blocks.len() > BAD_BLOCKS_MAX || 2 * bad_blocks.len() > length.div_ceil(BLOCK_BYTES) {
+            return Err(cause);
+        }
+    }
+    Ok((length, bad_blocks))
+}
+
+fn read_patiently(file: &dyn DiskFile, into: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut tried = file.read_at(into, offset);
+    for _ in 1..BLOCK_TRIES {
+        if tried.is_ok() {
+            break;
+        }
+        tried = file.read_at(into, offset);
+    }
+    tried
+}
+
+/// What of a range lies outside the blocks, which are in order.
+fn around(range: Range<u64>, bad_blocks: &[Range<u64>]) -> Vec<Range<u64>> {
+    let (mut parts, mut start) = (Vec::new(), range.start);
+    for bad in bad_blocks {
+        parts.push(start..bad.start.min(range.end));
+        start = start.max(bad.end);
+    }
+    parts.push(start..range.end);
+    parts.retain(|part| part.start < part.end);
+    parts
+}
+
 /// Names the step that failed.
 pub fn at(step: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> RecoveryError {
     move |source| RecoveryError::Io { step: step(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+
+    /// A file of ones, parts of which cannot be read.
+    struct Sick {
+        length: usize,
+        bad: Vec<Range<u64>>,
+    }
+
+    impl DiskFile for Sick {
+        fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+            let end = offset + into.len() as u64;
+            if self.bad.iter().any(|bad| bad.start < end && offset < bad.end) {
+                return Err(io::Error::from_raw_os_error(5));
+            }
+            into.fill(1);
+            Ok(())
+        }
+        fn length(&self) -> io::Result<u64> {
+            Ok(self.length as u64)
+        }
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn allocate(&self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn sync(&self) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    #[test]
+    fn a_bad_sector_costs_its_block_and_no_more() {
+        let bad = Range { start: 9000, end: 9512 };
+        let file = Sick { length: 20_000, bad: vec![bad] };
+        let mut bytes = Vec::new();
+        let (length, bad_blocks) = read_around(&file, 1 << 20, &mut bytes).unwrap();
+        assert_eq!((length, bad_blocks.len(), bad_blocks[0].clone()), (20_000, 1, 8192..12_288));
+        let expected = |at: usize| if (8192..12_288).contains(&at) { UNREADABLE } else { 1 };
+        assert!(bytes[..length].iter().enumerate().all(|(at, byte)| *byte == expected(at)));
+    }
+
+    #[test]
+    fn a_file_of_which_half_is_gone_is_an_error_since_the_disk_may_come_back() {
+        let bad = Range { start: 0, end: 5000 };
+        let file = Sick { length: 3 * 4096, bad: vec![bad] };
+        assert!(read_around(&file, 1 << 20, &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn what_is_around_bad_blocks_is_in_order_and_never_empty() {
+        let parts = |range, bad: &[(u64, u64)]| {
+            let bad: Vec<_> = bad.iter().map(|(start, end)| *start..*end).collect();
+            around(range, &bad).into_iter().map(|part| (part.start, part.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(parts(10..100, &[]), [(10, 100)]);
+        assert_eq!(parts(10..100, &[(0, 20), (30, 40), (90, 120)]), [(20, 30), (40, 90)]);
+        assert_eq!(parts(10..20, &[(0, 30)]), []);
+        assert_eq!(parts(50..60, &[(0, 10), (70, 80)]), [(50, 60)]);
+    }
 }

@@ -17,7 +17,7 @@ pub struct Faults {
     pub remove_fails: u32,
     /// A folder's sync: EIO. The changes in it are as unsure as before.
     pub sync_folder_fails: u32,
-    /// A read: EIO.
+    /// A read: EIO, but not three times in a row: what lasts is a bad block ([`super::SimulatedDisk::lose_block`]).
     pub read_fails: u32,
     /// Opening a file: EIO.
     pub open_fails: u32,

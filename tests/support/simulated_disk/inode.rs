@@ -2,6 +2,8 @@
 
 use std::{io, sync::Arc};
 
+use rustix::io::Errno;
+
 use crate::chance::Chance;
 
 /// What disks write whole or not at all.
@@ -16,6 +18,8 @@ pub struct Inode {
     durable: Arc<Vec<u8>>,
     pending: Vec<Write>,
     allocated_bytes: u64,
+    /// Where a block begins that cannot be read.
+    bad_block: Option<u64>,
     /// A failed sync left pages that are read but will never be written.
     has_dropped_pages: bool,
     /// Shared with every open handle.
@@ -32,7 +36,15 @@ impl Inode {
     pub fn holding(bytes: Vec<u8>) -> Self {
         let bytes = Arc::new(bytes);
         let (seen, durable) = (bytes.clone(), bytes);
-        Self { seen, durable, pending: Vec::new(), allocated_bytes: 0, has_dropped_pages: false, open: Arc::new(()) }
+        Self {
+            seen,
+            durable,
+            pending: Vec::new(),
+            allocated_bytes: 0,
+            bad_block: None,
+            has_dropped_pages: false,
+            open: Arc::new(()),
+        }
     }
 
     /// What is read of it now, as a durable file.
@@ -44,6 +56,7 @@ impl Inode {
             durable,
             pending: Vec::new(),
             allocated_bytes: self.allocated_bytes,
+            bad_block: self.bad_block,
             has_dropped_pages: false,
             open,
         }
@@ -68,7 +81,11 @@ impl Inode {
     pub fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
         let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
         let found = start.checked_add(into.len()).and_then(|end| self.seen.get(start..end));
-        into.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        let found = found.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if self.is_bad(start, into.len()) {
+            return Err(Errno::IO.into());
+        }
+        into.copy_from_slice(found);
         Ok(())
     }
 
@@ -76,6 +93,9 @@ impl Inode {
     pub fn write(&mut self, bytes: &[u8], offset: usize) {
         if bytes.is_empty() {
             return;
+        }
+        if self.is_bad(offset, bytes.len()) {
+            self.bad_block = None; // disks put another sector in its place
         }
         put(Arc::make_mut(&mut self.seen), offset, bytes);
         self.pending.push(Write { offset, bytes: bytes.into() });
@@ -99,6 +119,40 @@ impl Inode {
     /// Gives back the room behind the end.
     pub fn trim(&mut self) {
         self.allocated_bytes = 0;
+    }
+
+    /// Ends the file at `length`, if it is longer. `is_kept`: a crash does not bring the rest back.
+    pub fn end_at(&mut self, length: usize, is_kept: bool) {
+        self.trim();
+        if self.seen.len() <= length {
+            return;
+        }
+        Arc::make_mut(&mut self.seen).truncate(length);
+        if is_kept {
+            Arc::make_mut(&mut self.durable).truncate(length);
+            self.pending.retain(|write| write.offset < length);
+            for write in &mut self.pending {
+                let kept = write.bytes.len().min(length - write.offset);
+                write.bytes = write.bytes[..kept].into();
+            }
+        }
+    }
+
+    /// Makes the block around `offset` unreadable, until something is written there. False behind the end.
+    pub fn lose_block(&mut self, offset: u64) -> bool {
+        let start = offset / BLOCK_BYTES * BLOCK_BYTES;
+        self.bad_block = (offset < self.seen.len() as u64).then_some(start);
+        self.bad_block.is_some()
+    }
+
+    /// Whether a part of it cannot be read.
+    pub fn has_bad_block(&self) -> bool {
+        self.bad_block.is_some()
+    }
+
+    fn is_bad(&self, offset: usize, length: usize) -> bool {
+        let (start, end) = (offset as u64, (offset + length) as u64);
+        self.bad_block.is_some_and(|bad| bad < end && start < bad + BLOCK_BYTES)
     }
 
     /// Makes the first `writes` pending ones durable; the length too, once that is all of them.

@@ -13,6 +13,8 @@ use crate::chance::Chance;
 
 /// More than any test writes.
 const CAPACITY_BYTES_DEFAULT: u64 = 1 << 40;
+/// So many reads in a row fail by chance.
+const FAILED_READS_MAX: u32 = 2;
 /// A wrong offset shall be an error, and not take all of the machine's memory.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
@@ -25,6 +27,8 @@ pub struct State {
     pub lies: Lies,
     pub capacity_bytes: u64,
     pub operations: u64,
+    /// Reads that failed by chance, in a row.
+    pub failed_reads: u32,
     /// Operations until the power fails.
     pub fuse: Option<u64>,
     pub is_off: bool,
@@ -48,6 +52,7 @@ impl State {
             lies: Lies::default(),
             capacity_bytes: CAPACITY_BYTES_DEFAULT,
             operations: 0,
+            failed_reads: 0,
             fuse: None,
             is_off: false,
             life: 0,
@@ -202,7 +207,13 @@ impl State {
 
     /// Reads.
     pub fn read(&mut self, id: InodeId, into: &mut [u8], offset: u64) -> io::Result<()> {
-        self.may_fail(|faults| faults.read_fails)?;
+        if self.failed_reads < FAILED_READS_MAX
+            && let Err(cause) = self.may_fail(|faults| faults.read_fails)
+        {
+            self.failed_reads += 1;
+            return Err(cause);
+        }
+        self.failed_reads = 0;
         self.inode(id)?.read(into, offset)
     }
 

@@ -274,7 +274,7 @@ fn misuse_gets_the_answers_of_an_operating_system() {
         (IsADirectory, disk.rename("log/a", "tmp")),
         (NotFound, disk.remove("log/b")),
         (NotFound, disk.sync_folder("none")),
-        (NotFound, disk.trim("log/b")),
+        (NotFound, disk.trim("log/b", 0)),
         (UnexpectedEof, file.read_at(&mut [0; 3], 1)),
         (UnexpectedEof, file.read_at(&mut [0; 3], u64::MAX)),
         (FileTooLarge, file.write_at(b"x", u64::MAX)),

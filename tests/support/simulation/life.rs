@@ -18,6 +18,7 @@ use backupmx_relay::{
     spool::{
         self, Content, NotKept, ReadError,
         field::{Accepted, Change, Fate, State},
+        index::Entry,
         large::{self, LargeWriter},
         log::Log,
         record::{Kind, RECORD_HEADER_BYTES},
@@ -37,7 +38,7 @@ use super::{
 use crate::chance::Chance;
 
 /// Connections to the primary: so many messages at most are delivered again after a crash.
-const CONNECTIONS: usize = 3;
+pub const CONNECTIONS: usize = 3;
 /// Longer content always gets a file of its own: smaller segments than real ones are to hold several messages.
 const LARGE_BYTES: usize = 50_000;
 /// What is not answered within so many rounds in good order will never be.
@@ -80,6 +81,11 @@ impl Life {
         let writer = Writer::new(log);
         let (under_way, unsettled) = (Vec::new(), Vec::new());
         Self { shared, writer, scheduler, clock, under_way, unsettled, was_on_reserve: false, segments }
+    }
+
+    /// The segments that are there.
+    pub fn segment_numbers(&self) -> Vec<u64> {
+        self.shared.state().segments.keys().copied().collect()
     }
 
     /// What the start told of damage.
@@ -138,18 +144,15 @@ impl Life {
     /// Everything that waits is delivered, and everything held is released first.
     pub fn drain(&mut self, world: &mut World) -> Result<(), String> {
         for _ in 0..DRAIN_ROUNDS_MAX {
-            let held: Vec<_> = {
+            let is_hit = |id: MessageId| world.model.open.get(&id).is_some_and(|message| message.is_hit);
+            let stopped: Vec<_> = {
                 let state = self.shared.state();
-                state
-                    .index
-                    .iter()
-                    .filter(|(_, entry)| entry.states().contains(&State::Held))
-                    .map(|(id, _)| id)
-                    .collect()
+                let is_stopped =
+                    |(id, entry): &(MessageId, &Entry)| entry.states().contains(&State::Held) || is_hit(*id);
+                state.index.iter().filter(is_stopped).map(|(id, _)| (id, is_hit(id))).collect()
             };
-            for id in held {
-                // What cannot be read would be held again.
-                let is_hit = world.model.open.get(&id).is_some_and(|message| message.is_hit);
+            for (id, is_hit) in stopped {
+                // What cannot be read would be held again, or deferred for ever.
                 let (kind, fate) =
                     if is_hit { (Kind::Closed, Fate::Deleted) } else { (Kind::Released, Fate::Released) };
                 self.record_at_once(world, id, kind, fate)?;
@@ -331,7 +334,13 @@ impl Life {
                 let recipient = &mut message.recipients[place as usize];
                 recipient.deliveries += 1;
                 world.counts.delivered += 1;
-                world.counts.repeated += u64::from(recipient.deliveries > 1);
+                if recipient.deliveries > 1 {
+                    if !recipient.may_repeat && !message.is_hit {
+                        return Err(format!("{id} is delivered again to recipient {place}, for no reason"));
+                    }
+                    recipient.may_repeat = false;
+                    world.counts.repeated += 1;
+                }
             }
             fates.push((place, fate, "words".to_owned()));
         }

@@ -66,12 +66,14 @@ pub struct Recipient {
     pub may_be: Vec<(State, Option<Fate>)>,
     /// How often the primary got the message for it.
     pub deliveries: u64,
+    /// A crash came between a delivery and its record: one more is no surprise.
+    pub may_repeat: bool,
 }
 
 impl Message {
     /// Just offered.
     pub fn new(content: Vec<u8>, recipients: usize, is_large: bool) -> Self {
-        let waiting = Recipient { may_be: vec![(State::Waiting, None)], deliveries: 0 };
+        let waiting = Recipient { may_be: vec![(State::Waiting, None)], deliveries: 0, may_repeat: false };
         let recipients = vec![waiting; recipients];
         let heard = Heard::Nothing;
         Self { content, is_large, heard, recipients, is_hit: false, file_may_go: false, is_busy: false }
@@ -130,9 +132,16 @@ impl Model {
         self.may_come_back.insert(id);
     }
 
-    /// What was under way when the power failed is under way no longer.
-    pub fn unsettled_at_crash(&mut self) {
-        self.open.values_mut().for_each(|message| message.is_busy = false);
+    /// What was under way when the power failed is under way no longer. Panics if that was more than one a connection.
+    pub fn unsettled_at_crash(&mut self, connections: usize) {
+        let busy: Vec<_> = self.open.values_mut().filter(|message| message.is_busy).collect();
+        assert!(busy.len() <= connections, "{} outcomes are not recorded, on {connections} connections", busy.len());
+        for message in busy {
+            message.is_busy = false;
+            for recipient in message.recipients.iter_mut().filter(|recipient| recipient.deliveries > 0) {
+                recipient.may_repeat = true;
+            }
+        }
     }
 
     /// A large message of which only the record has rotted keeps its file, so that nothing of it is lost.
@@ -173,8 +182,11 @@ impl Model {
             if !may_be_adopted(*is_large) && !self.may_come_back.contains(&id) {
                 return Err(format!("{id} is back, though it had its end or was refused: {entry:?}"));
             }
-            let recipients =
-                entry.states().iter().map(|state| Recipient { may_be: vec![(*state, None)], deliveries: 0 });
+            let recipients = entry.states().iter().map(|state| Recipient {
+                may_be: vec![(*state, None)],
+                deliveries: 0,
+                may_repeat: true,
+            });
             let mut message = Message::new(Vec::new(), 0, *is_large);
             (message.recipients, message.heard) = (recipients.collect(), Heard::Yes);
             (message.is_hit, message.file_may_go) = (true, true);

@@ -1,5 +1,7 @@
 //! A byte rots: which messages may notice, and no others.
 
+use std::ops::Range;
+
 use backupmx_relay::spool::{
     field::{Arrival, Change},
     record::{Kind, Record},
@@ -8,7 +10,10 @@ use backupmx_relay::spool::{
 
 use super::World;
 
-/// Changes a byte of any file, and tells the model whom it has hit.
+/// What cannot be read at a time.
+const BLOCK_BYTES: u64 = 4096;
+
+/// Changes a byte of any file, or makes a block of it unreadable, and tells the model whom that has hit.
 pub fn flip(world: &mut World) {
     let files: Vec<_> = world.disk.files().into_iter().filter(|(_, length)| *length > 0).collect();
     if files.is_empty() {
@@ -20,14 +25,18 @@ pub fn flip(world: &mut World) {
     let chosen = last.filter(|_| world.chance.one_in(2)).unwrap_or(any);
     let (path, length) = files[chosen].clone();
     let offset = world.chance.below(length);
-    // The two copies of a header protect against one change each; both together are documented as lost.
-    if path.ends_with(".seg") && offset < RECORDS_START {
+    let is_block = world.chance.one_in(4);
+    // The two copies of a header protect against one bad block, or one change each; more is documented as lost.
+    if path.ends_with(".seg") && offset < RECORDS_START && !is_block {
         return;
     }
-    let hit = hit(world, &path, offset);
-    if world.disk.rot_at(&path, offset) {
-        world.tell(|| format!("{path} rots at {offset}, which hits {hit:?}"));
-        world.counts.rotten += 1;
+    let start = offset / BLOCK_BYTES * BLOCK_BYTES;
+    let range = if is_block { start..start + BLOCK_BYTES } else { offset..offset + 1 };
+    let hit = hit(world, &path, &range);
+    if if is_block { world.disk.lose_block(&path, offset) } else { world.disk.rot_at(&path, offset) } {
+        world.tell(|| format!("{path} rots at {range:?}, which hits {hit:?}"));
+        let count = if is_block { &mut world.counts.bad_blocks } else { &mut world.counts.rotten };
+        *count += 1;
         world.model.is_inexact = true;
         for id in hit {
             if let Some(message) = world.model.open.get_mut(&id) {
@@ -41,7 +50,7 @@ pub fn flip(world: &mut World) {
 }
 
 /// Messages of which a record or the file stands there.
-fn hit(world: &World, path: &str, offset: u64) -> Vec<backupmx_relay::mail::id::MessageId> {
+fn hit(world: &World, path: &str, range: &Range<u64>) -> Vec<backupmx_relay::mail::id::MessageId> {
     if let Some(id) = path.strip_prefix("large/").and_then(|name| name.parse().ok()) {
         return vec![id];
     }
@@ -49,7 +58,7 @@ fn hit(world: &World, path: &str, offset: u64) -> Vec<backupmx_relay::mail::id::
     let Ok(header) = Header::decode(&bytes) else { return Vec::new() };
     let mut hit = Vec::new();
     segment::scan(&bytes, header.key(), None, |at, length, record| {
-        if (at..at + length).contains(&offset) {
+        if at < range.end && range.start < at + length {
             hit.extend(id_of(&record));
         }
     });

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, io, sync::atomic::Ordering};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{FOLDER, Log, footer_path, path};
 use crate::{
@@ -25,11 +25,15 @@ use crate::{
 const COPY_BYTES_MAX: usize = 4 << 20;
 /// A segment of which less is open is copied: it gives back more than three times what the copy takes.
 const OPEN_PERCENT_MAX: u64 = 25;
+/// A read that failed is tried again only then: a bad sector takes seconds each time, and senders wait for this thread.
+const TRIED_AGAIN_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
 /// The oldest segment while its open messages are copied forward.
 pub struct Cleaning {
     segment: u64,
     rest: VecDeque<MessageId>,
+    /// When something in it could not be read.
+    failed_at: Option<Timestamp>,
 }
 
 impl Log {
@@ -81,22 +85,20 @@ impl Log {
             self.cleaning = None;
             return false;
         };
-        let begun = self.cleaning.take().filter(|cleaning| cleaning.segment == oldest);
-        let mut cleaning = begun.unwrap_or_else(|| {
-            let state = self.shared.state();
-            let open = state.index.iter().filter(|(_, entry)| entry.location.segment == oldest).map(|(id, _)| id);
-            Cleaning { segment: oldest, rest: open.collect() }
-        });
-        match self.gather(&mut cleaning, now) {
-            Ok(wishes) => {
-                // What is not kept now stays where it is, and is found again by the next look.
-                if self.commit(&wishes, now).iter().all(Result::is_ok) && !cleaning.rest.is_empty() {
-                    self.cleaning = Some(cleaning);
-                }
-            }
-            Err(cause) => tracing::error!(%cause, segment = oldest, "read segment, to copy open mail forward"),
+        let begun = self.cleaning.take().filter(|cleaning| cleaning.segment == oldest && !cleaning.is_over(now));
+        let mut cleaning = begun.unwrap_or_else(|| self.begin_cleaning(oldest));
+        let wishes = self.gather(&mut cleaning, now);
+        if !self.commit(&wishes, now).iter().all(Result::is_ok) {
+            cleaning.rest.clear(); // it stays where it is, and is found again by the next look
         }
+        self.cleaning = Some(cleaning);
         self.open_in(oldest) == 0
+    }
+
+    fn begin_cleaning(&self, segment: u64) -> Cleaning {
+        let state = self.shared.state();
+        let open = state.index.iter().filter(|(_, entry)| entry.location.segment == segment).map(|(id, _)| id);
+        Cleaning { segment, rest: open.collect(), failed_at: None }
     }
 
     fn is_worth_copying(&self, oldest: u64, now: Timestamp) -> bool {
@@ -111,24 +113,44 @@ impl Log {
         (mostly_closed || overdue) && !self.shared.on_reserve.load(Ordering::Relaxed)
     }
 
-    /// Reads the next few messages and makes copies of them, which carry how far each has come.
-    fn gather(&self, cleaning: &mut Cleaning, now: Timestamp) -> io::Result<Vec<Wish>> {
+    /// Reads the next few messages and makes copies of them, which carry how far each has come. What the disk does not
+    /// give is told, and stays.
+    fn gather(&self, cleaning: &mut Cleaning, now: Timestamp) -> Vec<Wish> {
         let (mut wishes, mut bytes) = (Vec::new(), 0);
-        let file = self.shared.disk.open(&path(cleaning.segment))?;
         while bytes < COPY_BYTES_MAX {
             let Some(id) = cleaning.rest.pop_front() else { break };
-            let Some((place, segment, standing)) = self.standing(id, cleaning.segment) else { continue };
-            let mut record = vec![0; place.length as usize];
-            match file.read_at(&mut record, u64::from(place.offset)) {
-                Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => {} // does not check
-                result => result?,
+            match self.copy_of(id, cleaning.segment, now) {
+                Ok(wish) => {
+                    bytes += wish.as_ref().map_or(0, Wish::size);
+                    wishes.extend(wish);
+                }
+                Err(cause) => {
+                    cleaning.failed_at = Some(now);
+                    self.tell_unreadable(cleaning.segment, &cause);
+                }
             }
-            let wish = copy(&record, place, segment, standing);
-            let wish = wish.unwrap_or_else(|standing| self.give_up(id, place, &record, standing, now));
-            bytes += wish.size();
-            wishes.push(wish);
         }
-        Ok(wishes)
+        wishes
+    }
+
+    fn tell_unreadable(&self, segment: u64, cause: &io::Error) {
+        let sentence = format!("segment {segment}: open mail in it cannot be copied forward, so it stays: {cause}");
+        if self.shared.damages().tell(sentence, false) {
+            tracing::error!(%cause, segment, "read segment, to copy open mail forward");
+        }
+    }
+
+    /// `None` if the message is closed by now, or stands elsewhere.
+    fn copy_of(&self, id: MessageId, segment: u64, now: Timestamp) -> io::Result<Option<Wish>> {
+        let Some((place, segment, standing)) = self.standing(id, segment) else { return Ok(None) };
+        let mut record = vec![0; place.length as usize];
+        let file = self.shared.disk.open(&path(place.segment))?;
+        match file.read_at(&mut record, u64::from(place.offset)) {
+            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => {} // does not check
+            result => result?,
+        }
+        let wish = copy(&record, place, segment, standing);
+        wish.or_else(|standing| self.give_up(id, place, &record, standing, now)).map(Some)
     }
 
     /// Where a message stands and how far it has come; `None` if it is closed by now, or stands elsewhere.
@@ -140,22 +162,38 @@ impl Log {
     }
 
     /// A record that does not check cannot be copied: what is left of it goes to quarantine. A large message's file
-    /// says all that it said; any other message ends.
-    fn give_up(&self, id: MessageId, place: Location, record: &[u8], standing: Standing, now: Timestamp) -> Wish {
+    /// says all that it said; any other message ends. An error is the disk's, which may heal, or find room for
+    /// the copy: nothing is decided then.
+    fn give_up(
+        &self,
+        id: MessageId,
+        place: Location,
+        record: &[u8],
+        standing: Standing,
+        now: Timestamp,
+    ) -> io::Result<Wish> {
         let start = u64::from(place.offset);
         let range = start..start + u64::from(place.length);
-        quarantine::set_aside(&self.shared, place.segment, record, range, DamageKind::Rot);
+        quarantine::set_aside(&self.shared, place.segment, record, range, DamageKind::Rot).1?;
         let open = (0u32..).zip(&standing.states).filter(|(_, state)| **state != State::Ended);
         let fates = open.map(|(at, _)| (at, Fate::Damaged, String::new())).collect();
-        if let Some(mut accepted) = large::accepted_of_whole(&*self.shared.disk, id)
+        if let Some(mut accepted) = large::accepted_of_whole(&*self.shared.disk, id)?
             && accepted.envelope.recipients.len() == standing.states.len()
         {
             accepted.standing = Some(standing);
             let (arrival, fields) = (accepted.arrival(), accepted.encode());
-            return Wish::Accept { arrival, fields, content: Vec::new(), is_copy: true };
+            return Ok(Wish::Accept { arrival, fields, content: Vec::new(), is_copy: true });
         }
         let by = "reclaim: the stored record is damaged".to_owned();
-        Wish::change(Change { kind: Kind::Closed, id, at: now, by, fates })
+        Ok(Wish::change(Change { kind: Kind::Closed, id, at: now, by, fates }))
+    }
+}
+
+impl Cleaning {
+    /// Nothing is left to be copied, or what could not be read is worth another try.
+    fn is_over(&self, now: Timestamp) -> bool {
+        let waits = |failed_at| now.duration_since(failed_at) < TRIED_AGAIN_AFTER;
+        self.rest.is_empty() && !self.failed_at.is_some_and(waits)
     }
 }
 

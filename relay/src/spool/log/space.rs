@@ -28,10 +28,14 @@ impl Log {
     /// Begins a segment; if there is no room for one, on the reserve. True if there is one now.
     pub(super) fn begin_or_use_reserve(&mut self, now: Timestamp) -> bool {
         let Err(cause) = self.begin_segment(now) else { return true };
-        if self.current.is_none() {
-            tracing::error!(%cause, "begin segment; nothing is accepted until one can be written");
-            if let Err(cause) = self.begin_on_reserve(now) {
-                tracing::error!(%cause, "begin segment on the reserve; nothing is delivered until one can be written");
+        if self.current.is_none()
+            && let Err(last) = self.begin_on_reserve(now)
+        {
+            let sentence = format!("{cause}; for what becomes of mail: {last}");
+            if sentence != self.told {
+                let meaning = "begin segment; nothing is accepted and nothing delivered until one can be written";
+                tracing::error!(cause = sentence, "{meaning}");
+                self.told = sentence;
             }
         }
         self.current.is_some()
@@ -40,8 +44,12 @@ impl Log {
     /// Makes the next segment durable, empty as it is, and turns to it. What fails before it has its name leaves the
     /// current one as it was.
     pub(super) fn begin_segment(&mut self, now: Timestamp) -> io::Result<()> {
+        self.begin_new(self.limits.segment_bytes, false, now)
+    }
+
+    fn begin_new(&mut self, bytes_max: u64, is_reserve: bool, now: Timestamp) -> io::Result<()> {
         let (number, temporary) = self.next_name();
-        let prepared = self.prepare(number, &temporary, now);
+        let prepared = self.prepare(number, &temporary, bytes_max, is_reserve, now);
         if prepared.is_err() {
             // A full disk would collect one file a second.
             let _ = self.shared.disk.remove(&temporary);
@@ -55,33 +63,46 @@ impl Log {
         (number, format!("{TEMPORARY_FOLDER}/{number:016}.seg"))
     }
 
-    fn prepare(&mut self, number: u64, temporary: &str, now: Timestamp) -> io::Result<Current> {
+    fn prepare(
+        &mut self,
+        number: u64,
+        temporary: &str,
+        bytes_max: u64,
+        is_reserve: bool,
+        now: Timestamp,
+    ) -> io::Result<Current> {
         let file = self.shared.disk.create(temporary)?;
-        match file.allocate(self.limits.segment_bytes) {
+        match file.allocate(bytes_max) {
             // Then it shows when it is written.
             Err(cause) if cause.kind() == io::ErrorKind::Unsupported => {}
             result => result?, // a full volume shows here, before anything depends on the segment
         }
-        self.begin_file(number, file, now, false)
+        self.begin_file(number, file, bytes_max, is_reserve, now)
     }
 
-    /// Turns the reserve into a segment. Its room is its own, so this works on a full volume.
+    /// Goes on where there is room for what becomes of mail, and none for mail: on the reserve, or, once that is used,
+    /// on what little the volume still gives, as after a restart in the middle of that.
     pub(super) fn begin_on_reserve(&mut self, now: Timestamp) -> io::Result<()> {
-        if !self.has_reserve {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "there is no reserve left"));
+        if self.has_reserve {
+            self.turn_reserve_into_segment(now)?;
+        } else {
+            self.begin_new(self.limits.small_segment_bytes, true, now)?;
         }
+        tracing::error!("no room for a segment: what becomes of mail is recorded, no mail is taken; make room");
+        Ok(())
+    }
+
+    /// Its room is its own, so this works on a full volume.
+    fn turn_reserve_into_segment(&mut self, now: Timestamp) -> io::Result<()> {
         let (number, _) = self.next_name();
         let file = self.shared.disk.edit(RESERVE)?;
         self.has_reserve = false; // used or failed: a file whose sync has failed is not tried again
-        let begun = self.begin_file(number, file, now, true).and_then(|current| self.turn_to(RESERVE, current));
+        let begun = self.begin_file(number, file, self.limits.reserve_bytes, true, now);
+        let begun = begun.and_then(|current| self.turn_to(RESERVE, current));
         if begun.is_err() {
             let _ = self.shared.disk.remove(RESERVE);
         }
-        begun?;
-        tracing::error!(
-            "the log goes on in its reserve: what becomes of mail is recorded, no mail is taken; make room"
-        );
-        Ok(())
+        begun
     }
 
     /// Writes and syncs the header: a name in `log/` always stands for a segment that has one.
@@ -89,8 +110,9 @@ impl Log {
         &mut self,
         number: u64,
         file: Arc<dyn DiskFile>,
-        now: Timestamp,
+        bytes_max: u64,
         is_reserve: bool,
+        now: Timestamp,
     ) -> io::Result<Current> {
         let nonce = (self.nonces)();
         let header = Header {
@@ -110,7 +132,7 @@ impl Log {
             made_at: now,
             end: RECORDS_START,
             said_synced: RECORDS_START,
-            bytes_max: if is_reserve { self.limits.reserve_bytes } else { self.limits.segment_bytes },
+            bytes_max,
             is_reserve,
             footer: footer::Builder::new(),
         })
@@ -135,6 +157,7 @@ impl Log {
         }
         self.shared.writable.store(named.is_ok(), Ordering::Relaxed);
         named?;
+        self.told.clear();
         self.shared.on_reserve.store(next.is_reserve, Ordering::Relaxed);
         let segment = Segment { key: next.key, length: next.end };
         self.shared.state().segments.insert(next.number, segment);
@@ -147,7 +170,7 @@ impl Log {
 
     /// Gives back the room that a segment did not need, and writes its footer. Nothing depends on either.
     fn seal(&self, Current { number, nonce, end, footer, .. }: Current) {
-        if let Err(cause) = self.shared.disk.trim(&path(number)) {
+        if let Err(cause) = self.shared.disk.trim(&path(number), end) {
             tracing::warn!(%cause, segment = number, "give back room behind segment");
         }
         write_footer(&*self.shared.disk, number, &footer.finish(number, nonce, end));

@@ -32,7 +32,7 @@ fn room_set_aside_is_found_again_and_can_be_given_back() {
     disk.remove("log/b").unwrap();
     file.allocate(4 * 4096).unwrap();
     assert_eq!(disk.free_bytes().unwrap(), 0);
-    disk.trim("log/a").unwrap();
+    disk.trim("log/a", u64::MAX).unwrap();
     assert_eq!(disk.free_bytes().unwrap(), 4096);
     disk.set_faults(Faults { allocate_unsupported: true, ..Faults::default() });
     assert_eq!(kind(file.allocate(1)), io::ErrorKind::Unsupported);
@@ -45,7 +45,7 @@ fn room_set_aside_may_survive_a_crash() {
         put(disk, "log/a", b"abc").allocate(4 * 4096).unwrap();
         disk.crash();
         let free_bytes = disk.free_bytes().unwrap();
-        disk.trim("log/a").unwrap();
+        disk.trim("log/a", u64::MAX).unwrap();
         assert_eq!(disk.free_bytes().unwrap(), 3 * 4096);
         free_bytes
     });
