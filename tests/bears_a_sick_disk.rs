@@ -50,8 +50,13 @@ fn a_full_volume_stops_the_intake_not_the_drain_and_costs_no_mail() {
     let full = relay.status();
     assert_ne!(full.problems, [""; 0]);
 
-    // The drain goes on, and what became of each message is recorded, on a volume without a free block.
+    // The drain goes on, and what became of each message is recorded, on a volume without a free block; also after
+    // restarts, the first of which takes the reserve.
     volume.fill();
+    for _ in 0..3 {
+        relay.kill9();
+        relay.start_again();
+    }
     primary.return_now();
     let drained = relay.until(LIMIT, "all is delivered from a full volume", |status| status.queue.messages == 0);
     assert_eq!(drained.account.delivered, drained.account.accepted);

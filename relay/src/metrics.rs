@@ -75,7 +75,10 @@ impl Metrics {
             )?,
             quarantined: register(
                 &registry,
-                IntCounter::new(metric::SPOOL_QUARANTINED_RECORDS_TOTAL, "Damaged parts found in the spool"),
+                IntCounter::new(
+                    metric::SPOOL_QUARANTINED_RECORDS_TOTAL,
+                    "Damaged parts found in the spool, by a start, the scrub, or a delivery",
+                ),
             )?,
             sessions: register(&registry, IntGauge::new(metric::SESSIONS, "Open SMTP sessions"))?,
             primary_up: register(&registry, IntGauge::new(metric::PRIMARY_UP, "1 while the primary answers"))?,

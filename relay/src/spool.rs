@@ -231,7 +231,7 @@ impl Incoming {
         if let Some(mut large) = self.large.take() {
             let rest = std::mem::take(&mut self.content);
             let finished = blocking(move || large.push(&rest).and_then(|()| large.finish())).await;
-            self.accepted.large_bytes = Some(finished.map_err(|cause| log_write(&cause))?);
+            self.accepted.large_bytes = Some(finished.map_err(|cause| log_write(&cause))?.release());
         }
         let (answer, answered) = oneshot::channel();
         let (id, is_large) = (self.id(), self.accepted.large_bytes.is_some());

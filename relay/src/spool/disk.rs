@@ -12,7 +12,7 @@ use rustix::fs::FallocateFlags;
 
 /// A folder and what is below it. Paths are relative to it, parts joined by `/`.
 pub trait Disk: Send + Sync {
-    /// Makes a folder, unless it exists, and syncs the entry.
+    /// Makes a folder, unless it exists, and makes its entry durable.
     fn make_folder(&self, path: &str) -> io::Result<()>;
     /// Makes a file that must not exist yet, for writing and reading.
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
@@ -69,9 +69,10 @@ impl Disk for RealDisk {
     fn make_folder(&self, path: &str) -> io::Result<()> {
         // Mail is nobody else's: neither group nor others may look.
         match fs::DirBuilder::new().mode(0o700).create(self.at(path)) {
-            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            result => result.and_then(|()| File::open(&self.root)?.sync_all()),
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(cause),
+            _ => {} // also one that is there: whoever made it may have died before this
         }
+        File::open(&self.root)?.sync_all()
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {

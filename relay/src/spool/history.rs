@@ -101,7 +101,9 @@ fn what(bytes: &[u8], place: Location, segment: Segment) -> Option<What> {
     match record.kind {
         Kind::Accepted => {
             let accepted = Box::new(Accepted::decode(record.fields)?);
-            Some(if record.is_copy { What::Copied(accepted) } else { What::Accepted(accepted) })
+            // One that was adopted counts as accepted anew, and is held from the first.
+            let is_copy = record.is_copy || accepted.standing.is_some();
+            Some(if is_copy { What::Copied(accepted) } else { What::Accepted(accepted) })
         }
         kind => Change::decode(kind, record.fields).map(What::Changed),
     }

@@ -67,8 +67,8 @@ impl LargeWriter {
         Ok(())
     }
 
-    /// Makes the file durable under its final name and returns the length of its content.
-    pub fn finish(mut self) -> io::Result<u64> {
+    /// Makes the file durable under its final name.
+    pub fn finish(mut self) -> io::Result<Finished> {
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend_from_slice(&MAGIC);
         header.extend_from_slice(&VERSION.to_le_bytes());
@@ -82,8 +82,19 @@ impl LargeWriter {
         self.disk.rename(&temporary_path(self.id), &path(self.id))?;
         self.unfinished = Some(path(self.id));
         self.disk.sync_folder(FOLDER)?;
-        self.unfinished = None;
-        Ok(self.content_bytes)
+        Ok(Finished(self))
+    }
+}
+
+/// A file under its final name, of which no record speaks. Dropped, it is removed: its sender has gone.
+pub struct Finished(LargeWriter);
+
+impl Finished {
+    /// Leaves the file to the record that is to be written: from now on it may refer to it, and returns the length of its
+    /// content.
+    pub fn release(mut self) -> u64 {
+        self.0.unfinished = None;
+        self.0.content_bytes
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     segment::DamageKind,
     shared::{Damages, Shared},
 };
+use crate::foreign::shown;
 
 /// Where damaged parts are copied. What lies here is a person's.
 pub const FOLDER: &str = "quarantine";
@@ -64,6 +65,7 @@ pub fn recall(names: &[String], damages: &mut Damages) {
         if !damages.told.iter().any(|told| told.ends_with(name)) {
             let number = name.split('-').next().unwrap_or_default().trim_start_matches('0');
             let cure = "look at it, and remove it when nothing in it is missed";
+            let (number, name) = (shown(number), shown(name)); // the folder is a person's
             damages.tell(format!("segment {number}: damage was found earlier; {cure}: {FOLDER}/{name}"), false);
         }
     }

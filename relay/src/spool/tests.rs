@@ -11,9 +11,10 @@ use jiff::Timestamp;
 
 use super::{
     Content, ReadError, Spool, Watchers,
-    disk::RealDisk,
+    disk::{Disk, RealDisk},
     faulty_disk::{Faults, FaultyDisk},
     field::{self, Change, Fate},
+    large::{self, LargeWriter},
     log::{self, Limits, Log},
     quarantine::FOLDER as QUARANTINE,
     record::{INLINE_CONTENT_BYTES_MAX, Kind},
@@ -434,4 +435,21 @@ async fn a_record_of_a_kind_that_only_a_newer_program_knows_is_refused() {
     fs::write(&path, &bytes).unwrap();
     let refused = Spool::open(Arc::new(RealDisk::new(folder.path())), unwatched()).err().unwrap();
     assert!(refused.to_string().contains("newer program"), "{refused}");
+}
+
+#[test]
+fn a_large_message_whose_client_has_gone_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(folder.path()));
+    [large::FOLDER, large::TEMPORARY_FOLDER].iter().for_each(|name| disk.make_folder(name).unwrap());
+    let [unfinished, finished, kept] = [(); 3].map(|()| {
+        let mut writer = LargeWriter::create(disk.clone(), MessageId::new(), b"fields").unwrap();
+        writer.push(b"content").unwrap();
+        writer
+    });
+    drop(unfinished);
+    drop(finished.finish().unwrap());
+    assert_eq!([large::FOLDER, large::TEMPORARY_FOLDER].map(|name| disk.list(name).unwrap().len()), [0, 1]);
+    assert_eq!(kept.finish().unwrap().release(), 7);
+    assert_eq!(disk.list(large::FOLDER).unwrap().len(), 1, "now it is the record's");
 }

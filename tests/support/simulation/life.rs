@@ -19,7 +19,7 @@ use backupmx_relay::{
         self, Content, NotKept, ReadError,
         field::{Accepted, Change, Fate, State},
         index::Entry,
-        large::{self, LargeWriter},
+        large::{self, Finished, LargeWriter},
         log::Log,
         record::{Kind, RECORD_HEADER_BYTES},
         scrub,
@@ -209,7 +209,7 @@ impl Life {
     fn write_large(&self, accepted: &Accepted, content: &[u8]) -> std::io::Result<u64> {
         let mut large = LargeWriter::create(self.shared.disk.clone(), accepted.envelope.id, &accepted.encode())?;
         content.chunks(100_000).try_for_each(|piece| large.push(piece))?;
-        large.finish()
+        large.finish().map(Finished::release)
     }
 
     fn refuse(&self, world: &mut World, id: MessageId) {

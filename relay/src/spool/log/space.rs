@@ -28,14 +28,17 @@ impl Log {
     /// Begins a segment; if there is no room for one, on the reserve. True if there is one now.
     pub(super) fn begin_or_use_reserve(&mut self, now: Timestamp) -> bool {
         let Err(cause) = self.begin_segment(now) else { return true };
-        if self.current.is_none()
-            && let Err(last) = self.begin_on_reserve(now)
-        {
-            let sentence = format!("{cause}; for what becomes of mail: {last}");
-            if sentence != self.told {
-                let meaning = "begin segment; nothing is accepted and nothing delivered until one can be written";
-                tracing::error!(cause = sentence, "{meaning}");
-                self.told = sentence;
+        if self.current.is_none() {
+            let is_news = self.told != cause.to_string();
+            if is_news {
+                tracing::error!(%cause, "begin segment; nothing is accepted until one can be written");
+                self.told = cause.to_string();
+            }
+            match self.begin_on_reserve(now) {
+                Err(cause) if is_news => {
+                    tracing::error!(%cause, "begin segment on the last room; nothing is delivered until one can be written");
+                }
+                _ => {}
             }
         }
         self.current.is_some()
@@ -88,7 +91,9 @@ impl Log {
         } else {
             self.begin_new(self.limits.small_segment_bytes, true, now)?;
         }
-        tracing::error!("no room for a segment: what becomes of mail is recorded, no mail is taken; make room");
+        tracing::error!(
+            "the log goes on in the last room: what becomes of mail is recorded, no mail is taken until a segment can be written"
+        );
         Ok(())
     }
 
@@ -102,7 +107,12 @@ impl Log {
         if begun.is_err() {
             let _ = self.shared.disk.remove(RESERVE);
         }
-        begun
+        begun?;
+        // Where a rename is not one step, both names may come back, and the next reserve would be this segment.
+        if let Err(cause) = self.shared.disk.sync_folder(RESERVE_FOLDER) {
+            tracing::warn!(%cause, "sync folder {RESERVE_FOLDER}");
+        }
+        Ok(())
     }
 
     /// Writes and syncs the header: a name in `log/` always stands for a segment that has one.
