@@ -169,12 +169,12 @@ impl Spool {
 
     /// Bytes that new mail may take: none while what is left is for what becomes of mail.
     pub fn room_bytes(&self) -> u64 {
-        if self.is_on_reserve() { 0 } else { self.free_bytes() }
+        if self.is_on_last_room() { 0 } else { self.free_bytes() }
     }
 
-    /// Whether the log stands on its reserve.
-    pub fn is_on_reserve(&self) -> bool {
-        self.shared.on_reserve.load(Ordering::Relaxed)
+    /// Whether the log stands on its reserve, or on what little else there is.
+    pub fn is_on_last_room(&self) -> bool {
+        self.shared.on_last_room.load(Ordering::Relaxed)
     }
 
     /// What was found damaged so far, a sentence each, and how many of those parts had been synced once.

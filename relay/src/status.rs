@@ -77,9 +77,9 @@ impl Parts {
                     .into(),
             );
         }
-        if self.spool.is_on_reserve() {
+        if self.spool.is_on_last_room() {
             problems.push(
-                "No segment could be begun, so the log stands on its reserve: outcomes of deliveries are recorded, no mail is taken; make room or enlarge the volume."
+                "No segment could be begun, so the log stands on the last room that there is: outcomes of deliveries are recorded, no mail is taken; make room or enlarge the volume."
                     .into(),
             );
         }

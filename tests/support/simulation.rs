@@ -76,8 +76,8 @@ pub struct Counts {
     pub delivered: u64,
     /// Recipients delivered again, as docs/spool.md allows.
     pub repeated: u64,
-    /// Lives that stood on the reserve at some time.
-    pub on_reserve: u64,
+    /// Times that the log stood on the last room at some time.
+    pub on_last_room: u64,
     /// Segments that were begun.
     pub segments: u64,
     /// Bytes that rotted.
@@ -101,7 +101,7 @@ impl Counts {
             unanswered,
             delivered,
             repeated,
-            on_reserve,
+            on_last_room,
             segments,
             rotten,
             bad_blocks,
@@ -116,7 +116,7 @@ impl Counts {
         self.unanswered += unanswered;
         self.delivered += delivered;
         self.repeated += repeated;
-        self.on_reserve += on_reserve;
+        self.on_last_room += on_last_room;
         self.segments += segments;
         self.rotten += rotten;
         self.bad_blocks += bad_blocks;
@@ -135,7 +135,7 @@ impl Counts {
             ("messages unanswered", self.unanswered),
             ("recipients delivered", self.delivered),
             ("recipients delivered again", self.repeated),
-            ("times on the reserve", self.on_reserve),
+            ("times on the last room", self.on_last_room),
             ("segments", self.segments),
             ("bytes rotten", self.rotten),
             ("blocks unreadable", self.bad_blocks),
@@ -146,6 +146,12 @@ impl Counts {
 
 /// A start that fails without a crash is tried again; injected faults end at the latest after so many.
 const STARTS_WITH_FAULTS_MAX: u32 = 3;
+/// What is not answered within so many rounds in good order will never be.
+const DRAIN_ROUNDS_MAX: usize = 2000;
+/// Rounds on a full volume.
+const SHORT_DRAIN_ROUNDS: usize = 3;
+/// What a file takes more than its length, at most.
+const BLOCK_BYTES: u64 = 4096;
 /// Far more than any simulated volume uses.
 const CAPACITY_BYTES: u64 = 1 << 40;
 
@@ -209,18 +215,41 @@ impl World {
         self.drain()
     }
 
-    /// A disk in good order, and all that waits goes out: nothing is stuck.
+    /// A disk in good order, and all that waits goes out: nothing is stuck. Often there is first no room for a segment, and a
+    /// little for what becomes of mail.
     fn drain(&mut self) -> Result<(), String> {
         self.disk.set_faults(Faults::default());
-        self.disk.set_capacity(CAPACITY_BYTES);
+        self.disk.set_fuse(u64::MAX);
+        let is_short = !self.rots && self.chance.one_in(2);
+        let last_room = 3 * (self.limits.small_segment_bytes + BLOCK_BYTES);
+        self.disk.set_capacity(if is_short { self.used_bytes() + last_room } else { CAPACITY_BYTES });
         let mut life = self.start()?;
-        life.drain(self)?;
-        let segments = life.segment_numbers();
-        // What was damaged stays while there is no copy of it.
-        if segments.len() > 1 && self.uncopied.is_empty() && !self.rots {
-            return Err(format!("no mail is open, and segments {segments:?} are there"));
+        if is_short {
+            if !life.is_writable() {
+                return Err("there is some room, and nothing can be recorded".into());
+            }
+            life.drain(self, SHORT_DRAIN_ROUNDS)?;
+            self.disk.set_capacity(CAPACITY_BYTES);
         }
+        if !life.drain(self, DRAIN_ROUNDS_MAX)? {
+            let state = life.shared.state();
+            return Err(format!("mail is stuck: {:?}, first {:?}", state.index.counts(), state.index.iter().next()));
+        }
+        self.compare_leavings(&life)?;
         self.compare_with_disk(&life, "after the drain")
+    }
+
+    /// With all mail gone, its files are, too. What was damaged stays while there is no copy of it.
+    fn compare_leavings(&self, life: &Life) -> Result<(), String> {
+        if self.rots || !life.shared.state().uncopied.is_empty() {
+            return Ok(());
+        }
+        let is_mail = |path: &String| path.ends_with(".seg") || path.starts_with("large/") || path.starts_with("tmp/");
+        let left: Vec<_> = self.disk.files().into_iter().map(|(path, _)| path).filter(is_mail).collect();
+        if left.len() > 1 {
+            return Err(format!("no mail is open, and there are {left:?}"));
+        }
+        Ok(())
     }
 
     /// What goes wrong until the next crash: in most lives nothing but the crash.
@@ -242,7 +271,7 @@ impl World {
             };
         }
         self.disk.set_faults(faults);
-        let used: u64 = self.disk.files().iter().map(|(_, length)| length + 4096).sum();
+        let used = self.used_bytes();
         let is_short = self.chance.one_in(4);
         let spare = self.chance.below(3 * self.limits.segment_bytes);
         self.disk.set_capacity(if is_short { used + spare } else { CAPACITY_BYTES });
@@ -253,6 +282,11 @@ impl World {
             _ => u64::MAX,
         };
         self.disk.set_fuse(fuse);
+    }
+
+    /// What the files take, in whole blocks.
+    fn used_bytes(&self) -> u64 {
+        self.disk.files().iter().map(|(_, length)| length + BLOCK_BYTES).sum()
     }
 
     /// Starts the spool, however often it takes, and compares what it found.
@@ -272,7 +306,7 @@ impl World {
                 self.counts.in_recovery += 1;
                 drop(recovered);
                 was_cut_off = true;
-                self.fail_power();
+                self.crash_or_kill();
                 self.set_trouble();
                 failed = 0;
                 continue;
@@ -285,7 +319,7 @@ impl World {
                     self.uncopied.extend(told.iter().filter(|told| told.contains("not copied aside")).cloned());
                     // A start that was cut off may have found damage, adopted something and left no damage to be found.
                     let may_have_adopted = was_cut_off || !told.is_empty();
-                    self.compare_files()?;
+                    self.compare_files(&life)?;
                     self.model.compare(&life.shared, may_have_adopted, &mut self.counts)?;
                     self.compare_with_disk(&life, "after the start")?;
                     return Ok(life);
@@ -314,14 +348,7 @@ impl World {
             self.counts.stops += 1;
         }
         drop(life);
-        if self.disk.is_off() || self.chance.one_in(2) {
-            self.fail_power();
-        } else {
-            self.tell(|| "killed".into());
-            self.counts.crashes += 1;
-            self.disk.kill();
-            self.model.unsettled_at_crash(CONNECTIONS);
-        }
+        self.crash_or_kill();
         if self.rots && self.chance.one_in(3) {
             rot::flip(self);
         }
@@ -335,10 +362,17 @@ impl World {
         }
     }
 
-    fn fail_power(&mut self) {
-        self.tell(|| "the power fails".into());
+    /// The power fails, or the process dies, also in the middle of an operation: then what it wrote is still read, and a
+    /// later crash may take what no sync covered.
+    fn crash_or_kill(&mut self) {
+        let is_killed = self.chance.one_in(2);
+        self.tell(|| if is_killed { "killed" } else { "the power fails" }.into());
         self.counts.crashes += 1;
-        self.disk.crash();
+        if is_killed {
+            self.disk.kill()
+        } else {
+            self.disk.crash()
+        }
         self.model.unsettled_at_crash(CONNECTIONS);
     }
 
@@ -351,9 +385,11 @@ impl World {
         self.now = self.now.checked_add(passed).expect("a time");
     }
 
-    fn compare_files(&self) -> Result<(), String> {
+    fn compare_files(&self, life: &Life) -> Result<(), String> {
         let files: BTreeSet<_> = self.disk.files().into_iter().map(|(path, _)| path).collect();
-        self.model.compare_files(|id| files.contains(&large::path(id)))
+        let told = life.told();
+        let is_left = |id| told.iter().any(|told| told.starts_with(&large::path(id)) && told.contains("tries again"));
+        self.model.compare_files(&life.shared.state().index, |id| files.contains(&large::path(id)), is_left)
     }
 
     /// Whether a start found a tear there, for the copy of which it had no room.

@@ -41,7 +41,7 @@ pub fn look(disk: &dyn Disk, progress: &mut Progress) -> Result<Found, RecoveryE
     let (mut damages, mut notes) = sentences(&survey);
     damages.extend(bad_large.iter().map(|(id, cause)| large_is_bad(*id, cause)));
     for Orphan { id, is_closed } in &survey.orphans {
-        let is_whole = || large::accepted_of_whole(disk, *id).is_ok_and(|found| found.is_some());
+        let is_whole = || large::accepted_of_whole(disk, *id).map(|found| found.is_some());
         notes.push(orphan(*id, *is_closed, &survey, is_whole));
     }
     notes.extend(bad_footers.iter().map(|path| {
@@ -235,7 +235,7 @@ fn account(difference: i64, cause: Cause) -> Option<String> {
 }
 
 /// A file in `large/` that belongs to no open message.
-fn orphan(id: MessageId, is_closed: bool, survey: &Survey, is_whole: impl Fn() -> bool) -> String {
+fn orphan(id: MessageId, is_closed: bool, survey: &Survey, is_whole: impl Fn() -> io::Result<bool>) -> String {
     let path = large::path(id);
     if is_closed {
         return format!("{path} is left from a message that is closed; the next start removes it");
@@ -243,12 +243,12 @@ fn orphan(id: MessageId, is_closed: bool, survey: &Survey, is_whole: impl Fn() -
     if !survey.is_damaged() {
         return format!("no record speaks of {path}, so nobody was told that it is kept; the next start removes it");
     }
-    if is_whole() {
-        return format!(
-            "no record speaks of {path}, perhaps because of the damage; the next start holds it as a message"
-        );
-    }
-    format!("no record speaks of {path}, and it is not whole; a person may look at it and remove it")
+    let what = match is_whole() {
+        Ok(true) => "perhaps because of the damage; the next start holds it as a message".to_owned(),
+        Ok(false) => "and it is not whole; a person may look at it and remove it".to_owned(),
+        Err(cause) => format!("and it cannot be read now ({cause}); leave it there"),
+    };
+    format!("no record speaks of {path}, {what}")
 }
 
 #[cfg(test)]
@@ -310,7 +310,7 @@ mod tests {
             (false, &torn, true, "holds it"),
             (false, &torn, false, "not whole"),
         ] {
-            let sentence = orphan(id, is_closed, survey, || is_whole);
+            let sentence = orphan(id, is_closed, survey, || Ok(is_whole));
             assert!(sentence.contains(words) && sentence.contains(&large::path(id)), "{sentence}");
         }
     }

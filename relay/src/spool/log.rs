@@ -103,7 +103,7 @@ struct Current {
     /// It does not get longer than this.
     bytes_max: u64,
     /// Made of the last room that there is: it takes what became of mail, and no mail.
-    is_reserve: bool,
+    is_last_room: bool,
     footer: footer::Builder,
 }
 
@@ -169,7 +169,7 @@ impl Log {
             self.give_up_segment();
         }
         if self.is_segment_due(now) {
-            self.begin_or_use_reserve(now);
+            self.begin_or_use_last_room(now);
         }
         self.keep_reserve();
         self.reclaim(now);
@@ -181,15 +181,15 @@ impl Log {
         is_full
             || self.current.as_ref().is_none_or(|current| {
                 let is_old = now.duration_since(current.made_at).unsigned_abs() >= age_max;
-                current.is_reserve || (current.end > RECORDS_START && is_old)
+                current.is_last_room || (current.end > RECORDS_START && is_old)
             })
     }
 
     /// Makes sure that there is a segment and that the batch fits into it.
     fn make_room(&mut self, wishes: &[&Wish], now: Timestamp) -> io::Result<()> {
         match &self.current {
-            Some(current) if current.is_reserve && wishes.iter().any(|wish| !wish.is_change()) => {
-                Err(io::Error::new(io::ErrorKind::StorageFull, "the log stands on its reserve"))
+            Some(current) if current.is_last_room && wishes.iter().any(|wish| wish.is_mail()) => {
+                Err(io::Error::new(io::ErrorKind::StorageFull, "the log stands on the last room"))
             }
             Some(current) if current.fits(wishes) => Ok(()),
             _ => self.begin_segment(now),
@@ -206,7 +206,7 @@ impl Log {
             return all_refused(reason);
         }
         let has_room = self.current.as_ref().is_some_and(|current| current.fits(&changes));
-        if !has_room && let Err(cause) = self.begin_on_reserve(now) {
+        if !has_room && let Err(cause) = self.begin_on_last_room(now) {
             tracing::error!(%cause, "record what became of mail; nothing is delivered until that works");
             self.shared.writable.store(false, Ordering::Relaxed);
             return all_refused(reason);
@@ -273,7 +273,7 @@ impl Log {
     fn abandon(&mut self, wishes: &[&Wish], cause: &io::Error, now: Timestamp) -> Vec<Done> {
         tracing::error!(%cause, "write segment; a new one is begun");
         self.give_up_segment();
-        if !self.begin_or_use_reserve(now) {
+        if !self.begin_or_use_last_room(now) {
             return wishes.iter().map(|_| Err(NotKept::Unknown)).collect();
         }
         self.save_changes(wishes, not_kept(cause), now)
@@ -281,6 +281,8 @@ impl Log {
 
     fn give_up_segment(&mut self) {
         if let Some(Current { number, end, .. }) = self.current.take() {
+            // Zeros of what was the reserve, and what nobody was promised: the next one may need the room.
+            let _ = self.shared.disk.trim(&path(number), end);
             self.previous = Some(Previous { number, end, ending: Ending::SyncFailed });
         }
         self.shared.writable.store(false, Ordering::Relaxed);

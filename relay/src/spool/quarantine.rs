@@ -4,7 +4,7 @@ use std::{io, ops::Range};
 
 use super::{
     disk::Disk,
-    large,
+    large, log,
     segment::DamageKind,
     shared::{Damages, Shared},
 };
@@ -13,26 +13,27 @@ use crate::foreign::shown;
 /// Where damaged parts are copied. What lies here is a person's.
 pub const FOLDER: &str = "quarantine";
 
-/// Notes a damaged part of a segment that is in use, and copies it aside. Returns whether it is news, and whether there is
-/// a copy.
-pub fn set_aside(
-    shared: &Shared,
-    number: u64,
-    part: &[u8],
-    range: Range<u64>,
-    kind: DamageKind,
-) -> (bool, io::Result<()>) {
+/// A damaged part of a segment that is in use was noted.
+pub struct SetAside {
+    /// It was not told before.
+    pub is_news: bool,
+    /// Whether there is a copy.
+    pub copied: io::Result<()>,
+}
+
+/// Notes a damaged part of a segment that is in use, and copies it aside.
+pub fn set_aside(shared: &Shared, number: u64, part: &[u8], range: Range<u64>, kind: DamageKind) -> SetAside {
     let copied = copy(&*shared.disk, number, part, &range, kind);
-    let sentence = tell(number, &range, kind, &copied);
+    let sentence = sentence(number, &range, kind, &copied);
     let is_news = shared.damages().tell(sentence.clone(), kind == DamageKind::Rot);
     if is_news {
         tracing::error!("{sentence}");
     }
-    (is_news, copied)
+    SetAside { is_news, copied }
 }
 
 /// A sentence for people, with where the copy is.
-pub fn tell(number: u64, range: &Range<u64>, kind: DamageKind, copied: &io::Result<()>) -> String {
+pub fn sentence(number: u64, range: &Range<u64>, kind: DamageKind, copied: &io::Result<()>) -> String {
     let (place, name) = (describe(number, range, kind), name(number, range, kind));
     match copied {
         Ok(()) => format!("{place}; copied to {FOLDER}/{name}"),
@@ -76,13 +77,21 @@ pub fn recall(names: &[String], damages: &mut Damages) {
 pub fn copy(disk: &dyn Disk, number: u64, part: &[u8], range: &Range<u64>, kind: DamageKind) -> io::Result<()> {
     let name = name(number, range, kind);
     if disk.list(FOLDER)?.contains(&name) {
-        return Ok(());
+        return disk.sync_folder(FOLDER); // who made it may have died before this
     }
     let temporary = format!("{}/{name}", large::TEMPORARY_FOLDER);
     let _ = disk.remove(&temporary); // what an attempt that failed has left
-    let file = disk.create(&temporary)?;
-    file.write_at(part, 0)?;
-    file.sync()?;
+    let written = disk.create(&temporary).and_then(|file| file.write_at(part, 0).and_then(|()| file.sync()));
+    if let Err(cause) = written {
+        let _ = disk.remove(&temporary); // on a full volume somebody needs that room
+        return Err(cause);
+    }
     disk.rename(&temporary, &format!("{FOLDER}/{name}"))?;
+    disk.sync_folder(FOLDER)
+}
+
+/// Moves a whole segment aside that could not be read in full: what lies in its bad blocks may be read some day.
+pub fn move_segment(disk: &dyn Disk, number: u64) -> io::Result<()> {
+    disk.rename(&log::path(number), &format!("{FOLDER}/{number:016}.seg"))?;
     disk.sync_folder(FOLDER)
 }

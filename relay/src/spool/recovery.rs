@@ -1,6 +1,10 @@
 //! The start: rebuilds index and account from a survey, copies damage aside, adopts what lost its record, begins a segment.
 
-use std::sync::Arc;
+use std::{
+    io,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use jiff::Timestamp;
 
@@ -36,18 +40,25 @@ pub fn recover(
     for name in list(&*disk, large::TEMPORARY_FOLDER)? {
         let _ = disk.remove(&format!("{}/{name}", large::TEMPORARY_FOLDER)); // nobody heard a 250 for it
     }
-    footers.write(&*disk);
     let damages = set_aside(&*disk, &mut survey)?;
     make_sure(&*disk, &survey)?;
     let (is_damaged, orphans) = (survey.is_damaged(), remove_orphans(&*disk, &survey)?);
     give_back_room(&*disk, &survey);
-    let Survey { mut state, last, next_number, .. } = survey;
+    let Survey { mut state, last, next_number, damages: found, .. } = survey;
+    let damaged: Vec<_> = found.iter().map(|damage| damage.segment).collect();
     if is_damaged {
         state.index.admit_damage(); // before the new header states the account
     }
     let shared = Arc::new(Shared::new(disk, state, damages));
     let mut log = Log::begin(shared.clone(), limits, nonces, last, next_number, now);
-    adopt(&mut log, &orphans, now);
+    if !adopt(&mut log, &orphans, now) {
+        // While the damage is there to be found, each start tries to adopt again.
+        let mut state = shared.state();
+        state.uncopied.extend(damaged);
+    }
+    if !shared.on_last_room.load(Ordering::Relaxed) {
+        footers.write(&*shared.disk); // room is short else, and a footer can wait
+    }
     Ok((shared, log))
 }
 
@@ -96,21 +107,30 @@ fn set_aside(disk: &dyn Disk, survey: &mut Survey) -> Result<Damages, RecoveryEr
         let segment = in_segment[0].segment;
         // Each start is to read this segment, and to tell.
         let _ = disk.remove(&log::footer_path(segment));
-        let (bytes, _) = read_segment(disk, segment)?;
+        let (bytes, bad_blocks) = read_segment(disk, segment)?;
+        if Some(&bad_blocks) != survey.state.unread.get(&segment).or(Some(&Vec::new())) {
+            // What is read now may be mail: the next start enters it.
+            let source = io::Error::other("some blocks could be read only now and then");
+            return Err(RecoveryError::Io { step: survey::unreadable(segment), source });
+        }
         for Damage { range, kind, .. } in in_segment {
             let part = bytes.get(range.start as usize..(range.end as usize).min(bytes.len())).unwrap_or_default();
             let copied = quarantine::copy(disk, segment, part, range, *kind);
-            damages.tell(quarantine::tell(segment, range, *kind, &copied), *kind == DamageKind::Rot);
+            damages.tell(quarantine::sentence(segment, range, *kind, &copied), *kind == DamageKind::Rot);
             if copied.is_err() {
                 survey.state.uncopied.insert(segment);
             }
         }
     }
     for (number, length) in &survey.headerless {
-        let ((bytes, is_whole), range) = (read_segment(disk, *number)?, 0..*length);
+        let ((bytes, bad_blocks), range) = (read_segment(disk, *number)?, 0..*length);
+        if !bad_blocks.is_empty() {
+            quarantine::move_segment(disk, *number).map_err(at(|| format!("move segment {number} to quarantine")))?;
+            continue;
+        }
         let copied = quarantine::copy(disk, *number, &bytes, &range, DamageKind::Rot);
-        damages.tell(quarantine::tell(*number, &range, DamageKind::Rot, &copied), true);
-        if copied.is_ok() && is_whole {
+        damages.tell(quarantine::sentence(*number, &range, DamageKind::Rot, &copied), true);
+        if copied.is_ok() {
             disk.remove(&log::path(*number)).map_err(at(|| format!("remove segment {number}")))?;
         }
     }
@@ -122,13 +142,13 @@ fn set_aside(disk: &dyn Disk, survey: &mut Survey) -> Result<Damages, RecoveryEr
     Ok(damages)
 }
 
-/// What can be read of a segment, and whether that is all.
-fn read_segment(disk: &dyn Disk, number: u64) -> Result<(Vec<u8>, bool), RecoveryError> {
+/// What can be read of a segment, and the blocks that cannot.
+fn read_segment(disk: &dyn Disk, number: u64) -> Result<(Vec<u8>, Vec<Range<u64>>), RecoveryError> {
     let mut bytes = Vec::new();
     let file = disk.open(&log::path(number));
     let read = file.and_then(|file| survey::read_around(&*file, segment::SEGMENT_BYTES_MAX, &mut bytes));
-    let (_, bad_blocks) = read.map_err(at(|| format!("read segment {number}")))?;
-    Ok((bytes, bad_blocks.is_empty()))
+    let (_, bad_blocks) = read.map_err(at(|| survey::unreadable(number)))?;
+    Ok((bytes, bad_blocks))
 }
 
 /// Large files of closed messages go. Those that no record speaks of go, too, unless damage may have taken the record:
@@ -151,7 +171,10 @@ fn remove_orphans(disk: &dyn Disk, survey: &Survey) -> Result<Vec<MessageId>, Re
 fn give_back_room(disk: &dyn Disk, survey: &Survey) {
     let segments = &survey.state.segments;
     for (number, segment) in segments.iter().rev().take(2) {
-        let end = if is_empty_behind(disk, *number, segment.length) { segment.length } else { u64::MAX };
+        // A tear lies behind the valid part, and is no room.
+        let damages = survey.damages.iter().filter(|damage| damage.segment == *number);
+        let end = damages.map(|damage| damage.range.end).fold(segment.length, u64::max);
+        let end = if is_empty_behind(disk, *number, end) { end } else { u64::MAX };
         let _ = disk.trim(&log::path(*number), end); // it is given back with the segment at the latest
     }
     for name in disk.list(log::FOLDER).unwrap_or_default() {
@@ -175,24 +198,42 @@ fn is_empty_behind(disk: &dyn Disk, number: u64, end: u64) -> bool {
 }
 
 /// Damage may have taken the record of a large message, but the file says all that it said: the message is held until a
-/// person decides, since its record may also have told of a delivery.
-fn adopt(log: &mut Log, orphans: &[MessageId], now: Timestamp) {
+/// person decides, since its record may also have told of a delivery. False if one of them must be tried again.
+fn adopt(log: &mut Log, orphans: &[MessageId], now: Timestamp) -> bool {
+    let mut all_decided = true;
     for id in orphans {
-        let wish = adoption(&*log.shared().disk, *id);
-        let is_adopted = wish.is_some_and(|wish| log.commit(&[wish], now).iter().all(Result::is_ok));
-        let became = if is_adopted {
-            "damage may have taken its record; it is held, reason recovered"
-        } else {
-            "no record refers to it, perhaps because of the damage; left as it is"
+        let became = match adopt_one(log, *id, now) {
+            Ok(true) => "damage may have taken its record; it is held, reason recovered".to_owned(),
+            Ok(false) => {
+                "it is not whole, and no record refers to it, perhaps because of the damage; left as it is".into()
+            }
+            Err(cause) => {
+                all_decided = false;
+                format!(
+                    "damage may have taken its record, and it could not be held ({cause}); the next start tries again"
+                )
+            }
         };
         log.shared().damages().tell(format!("{}: {became}", large::path(*id)), false);
     }
+    all_decided
+}
+
+/// False if the file is not whole.
+fn adopt_one(log: &mut Log, id: MessageId, now: Timestamp) -> io::Result<bool> {
+    let disk = log.shared().disk.clone();
+    let Some(wish) = adoption(&*disk, id)? else { return Ok(false) };
+    // Its writer may have died before this, and what a record refers to must be found.
+    disk.sync_folder(large::FOLDER)?;
+    let kept = log.commit(&[wish], now);
+    if kept.iter().all(Result::is_ok) { Ok(true) } else { Err(io::Error::other("its record cannot be written")) }
 }
 
 /// In the account it is accepted anew: what was accepted before, as far as a header knows of it, counts as damaged.
-fn adoption(disk: &dyn Disk, id: MessageId) -> Option<Wish> {
-    let mut accepted = large::accepted_of_whole(disk, id).ok().flatten()?;
+fn adoption(disk: &dyn Disk, id: MessageId) -> io::Result<Option<Wish>> {
+    let Some(mut accepted) = large::accepted_of_whole(disk, id)? else { return Ok(None) };
     let states = vec![RecipientState::Held; accepted.envelope.recipients.len()];
     accepted.standing = Some(Standing { states, deferrals: 0, reason: RECOVERED.into() });
-    Some(Wish::Accept { arrival: accepted.arrival(), fields: accepted.encode(), content: Vec::new(), is_copy: false })
+    let (arrival, fields) = (accepted.arrival(), accepted.encode());
+    Ok(Some(Wish::Accept { arrival, fields, content: Vec::new(), is_copy: false }))
 }

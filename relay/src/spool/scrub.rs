@@ -72,8 +72,11 @@ fn read_window(shared: &Shared, number: u64, segment: Segment, offset: u64) -> (
             return (length as u64, None);
         }
         Err(cause) => {
-            let told = format!("segment {number}: cannot be read: {cause}");
-            shared.damages().tell(told, false);
+            let told = format!("segment {number}: a part of it cannot be read: {cause}");
+            if shared.damages().tell(told, false) {
+                tracing::error!(%cause, segment = number, "read segment");
+            }
+            look_closely(shared, number, segment, &*file);
             return (length as u64, None);
         }
     }
@@ -95,7 +98,7 @@ fn read_window(shared: &Shared, number: u64, segment: Segment, offset: u64) -> (
 /// Something in this segment does not check: finds out what, and makes the next start look for itself.
 fn look_closely(shared: &Shared, number: u64, segment: Segment, file: &dyn DiskFile) {
     let mut bytes = Vec::new();
-    let Ok(length) = survey::read(file, segment.length, &mut bytes) else { return };
+    let Ok((length, bad_blocks)) = survey::read_around(file, segment.length, &mut bytes) else { return };
     let sealed = segment::Previous { number, end: segment.length, ending: segment::Ending::Sealed };
     // Without the names a tear would be told as rot; the next round looks again.
     let Ok(known) = shared.disk.list(quarantine::FOLDER) else { return };
@@ -105,9 +108,11 @@ fn look_closely(shared: &Shared, number: u64, segment: Segment, file: &dyn DiskF
         if known.contains(&quarantine::name(number, &range, segment::DamageKind::Tear)) {
             continue; // a start found it, and nobody was told that it is kept
         }
+        if survey::overlaps(&bad_blocks, &range) {
+            continue; // there is nothing to be copied, and the footer knows what stands there
+        }
         let part = bytes.get(range.start as usize..(range.end as usize).min(length)).unwrap_or_default();
-        let (is_news, _) = quarantine::set_aside(shared, number, part, range, kind);
-        if is_news {
+        if quarantine::set_aside(shared, number, part, range, kind).is_news {
             let _ = shared.disk.remove(&log::footer_path(number));
         }
     }

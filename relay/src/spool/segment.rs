@@ -184,7 +184,8 @@ pub fn scan(segment: &[u8], key: Key, next: Option<Previous>, mut each: impl FnM
         } else if position as u64 >= synced && bytes[position..].iter().all(|byte| *byte == 0) {
             break; // space that was allocated and never written
         } else {
-            let next = next_record(bytes, position + RECORD_ALIGNMENT_BYTES, key).unwrap_or(bytes.len());
+            let next = next_record(bytes, position + RECORD_ALIGNMENT_BYTES, key);
+            let next = next.unwrap_or_else(|| damage_end(bytes, synced));
             gaps.push(position as u64..next as u64);
             position = next;
         }
@@ -195,6 +196,12 @@ pub fn scan(segment: &[u8], key: Key, next: Option<Previous>, mut each: impl FnM
     let kind = |gap: &Range<u64>| if gap.start < synced { DamageKind::Rot } else { DamageKind::Tear };
     let damages = gaps.into_iter().map(|gap| Damage { kind: kind(&gap), range: gap }).collect();
     Scan { end: last_end, synced, damages }
+}
+
+/// Where damage ends behind which there is no record: zeros that were never synced are no part of it.
+fn damage_end(bytes: &[u8], synced: u64) -> usize {
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    written.next_multiple_of(RECORD_ALIGNMENT_BYTES).max(synced as usize).min(bytes.len())
 }
 
 fn next_record(bytes: &[u8], from: usize, key: Key) -> Option<usize> {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64},
@@ -17,7 +18,7 @@ pub struct Shared {
     /// False while nothing can be recorded.
     pub writable: AtomicBool,
     /// True while the log stands on its reserve, or on the last room that there is: what becomes of mail is recorded, and no mail is taken.
-    pub on_reserve: AtomicBool,
+    pub on_last_room: AtomicBool,
     /// Bytes free on the volume, as the writer found them within the last second.
     pub free_bytes: AtomicU64,
     state: Mutex<State>,
@@ -33,6 +34,8 @@ pub struct State {
     pub segments: BTreeMap<u64, Segment>,
     /// Damaged ones of which no copy could be made: they stay until a later start has made it.
     pub uncopied: BTreeSet<u64>,
+    /// Those of which the start could not read some blocks: they are moved aside instead of removed.
+    pub unread: BTreeMap<u64, Vec<Range<u64>>>,
 }
 
 /// A segment on disk.
@@ -63,7 +66,7 @@ impl Shared {
         Self {
             disk,
             writable: AtomicBool::new(false),
-            on_reserve: AtomicBool::new(false),
+            on_last_room: AtomicBool::new(false),
             free_bytes,
             state: Mutex::new(state),
             damages: Mutex::new(damages),
@@ -82,16 +85,15 @@ impl Shared {
 }
 
 impl Damages {
-    /// Notes a damaged part, unless it was told before or much was. True if it is news.
+    /// Notes a damaged part, unless it was told before. True if it is news, as what comes behind the first hundred always is.
     pub fn tell(&mut self, sentence: String, is_rot: bool) -> bool {
         if self.told.contains(&sentence) {
             return false;
         }
-        if self.told.len() >= TOLD_MAX {
-            return false;
-        }
         self.rot += u64::from(is_rot);
-        self.told.push(sentence);
+        if self.told.len() < TOLD_MAX {
+            self.told.push(sentence);
+        }
         true
     }
 }

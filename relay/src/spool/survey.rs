@@ -174,7 +174,7 @@ fn read_headers(disk: &dyn Disk) -> Result<BTreeMap<u64, Result<Header, u64>>, R
     for name in list(disk, log::FOLDER)? {
         let Some(number) = name.strip_suffix(".seg").and_then(|number| number.parse().ok()) else { continue };
         let file = disk.open(&log::path(number)).map_err(at(|| format!("open segment {number}")))?;
-        let (mut start, step) = (Vec::new(), || format!("read segment {number}"));
+        let (mut start, step) = (Vec::new(), || unreadable(number));
         read_around(&*file, segment::RECORDS_START, &mut start).map_err(at(step))?;
         let header = match Header::decode(&start) {
             Ok(header) if header.number == number => Ok(header),
@@ -249,8 +249,8 @@ impl Surveyor<'_> {
     ) -> Result<u64, RecoveryError> {
         let number = header.number;
         let mut bytes = std::mem::take(&mut self.buffer);
-        let (length, bad_blocks) = read_around(file, segment::SEGMENT_BYTES_MAX, &mut bytes)
-            .map_err(at(|| format!("read segment {number}")))?;
+        let (length, bad_blocks) =
+            read_around(file, segment::SEGMENT_BYTES_MAX, &mut bytes).map_err(at(|| unreadable(number)))?;
         let (mut unreadable, mut newer, mut footer) = (Vec::new(), false, footer::Builder::new());
         let scan = segment::scan(&bytes[..length], header.key(), next, |offset, length, record| {
             newer |= record.kind == Kind::Later;
@@ -269,12 +269,15 @@ impl Surveyor<'_> {
         }
         let unsure = around(scan.synced..scan.end, &bad_blocks);
         self.survey.unsure.extend(unsure.into_iter().map(|range| (number, range)));
-        let is_bad = |range: &Range<u64>| bad_blocks.iter().any(|bad| bad.start < range.end && range.start < bad.end);
-        // A power cut tears what is written, and leaves it readable. What cannot be read may be read again some day, so it
-        // belongs to what the next header calls valid.
+        let is_bad = |range: &Range<u64>| overlaps(&bad_blocks, range);
+        // A power cut tears what is written, and mostly leaves it readable. What cannot be read may be read again some day,
+        // so it belongs to what the next header calls valid.
         let kind = |damage: &segment::Damage| if is_bad(&damage.range) { DamageKind::Rot } else { damage.kind };
         let bad_ends = scan.damages.iter().map(|damage| damage.range.clone()).filter(is_bad).map(|range| range.end);
         let end = bad_ends.fold(scan.end, u64::max);
+        if !bad_blocks.is_empty() {
+            self.survey.state.unread.insert(number, bad_blocks.clone());
+        }
         let damages = scan.damages.iter().map(|damage| (damage.range.clone(), kind(damage)));
         let damages: Vec<_> = damages.chain(unreadable).map(|(range, kind)| self.known(number, range, kind)).collect();
         if damages.is_empty() {
@@ -379,6 +382,11 @@ fn read_patiently(file: &dyn DiskFile, into: &mut [u8], offset: u64) -> io::Resu
     tried
 }
 
+/// Whether a range touches one of the blocks.
+pub fn overlaps(blocks: &[Range<u64>], range: &Range<u64>) -> bool {
+    blocks.iter().any(|block| block.start < range.end && range.start < block.end)
+}
+
 /// What of a range lies outside the blocks, which are in order.
 fn around(range: Range<u64>, bad_blocks: &[Range<u64>]) -> Vec<Range<u64>> {
     let (mut parts, mut start) = (Vec::new(), range.start);
@@ -389,6 +397,11 @@ fn around(range: Range<u64>, bad_blocks: &[Range<u64>]) -> Vec<Range<u64>> {
     parts.push(start..range.end);
     parts.retain(|part| part.start < part.end);
     parts
+}
+
+/// The step, and what helps where a disk stays as it is.
+pub fn unreadable(number: u64) -> String {
+    format!("read {} (where that never works again, move this file away)", log::path(number))
 }
 
 /// Names the step that failed.

@@ -453,3 +453,14 @@ fn a_large_message_whose_client_has_gone_leaves_nothing_behind() {
     assert_eq!(kept.finish().unwrap().release(), 7);
     assert_eq!(disk.list(large::FOLDER).unwrap().len(), 1, "now it is the record's");
 }
+
+#[test]
+fn a_large_file_that_cannot_be_read_now_is_not_taken_for_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (disk, id) = (RealDisk::new(folder.path()), MessageId::new());
+    disk.make_folder(large::FOLDER).unwrap();
+    assert_eq!(large::accepted_of_whole(&disk, id).unwrap(), None, "what is missing will not come back");
+    // Opening a folder works, reading it is an error of the system's.
+    fs::create_dir(folder.path().join(large::path(id))).unwrap();
+    large::accepted_of_whole(&disk, id).unwrap_err();
+}

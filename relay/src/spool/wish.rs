@@ -88,7 +88,12 @@ impl Wish {
         }
     }
 
-    /// Whether it records what became of mail: such wishes are saved from a failed segment, and may use the reserve.
+    /// Whether somebody brings it now. What is here already may use the last room, if it is moved or adopted there.
+    pub fn is_mail(&self) -> bool {
+        matches!(self, Self::Accept { arrival, is_copy, .. } if !is_copy && arrival.standing.is_none())
+    }
+
+    /// Whether it records what became of mail: such wishes are saved from a failed segment, and get the last room.
     pub fn is_change(&self) -> bool {
         matches!(self, Self::Change { .. })
     }

@@ -94,9 +94,7 @@ impl Inode {
         if bytes.is_empty() {
             return;
         }
-        if self.is_bad(offset, bytes.len()) {
-            self.bad_block = None; // disks put another sector in its place
-        }
+        self.bad_block = self.bad_block.filter(|_| !self.is_bad(offset, bytes.len())); // another sector takes its place
         put(Arc::make_mut(&mut self.seen), offset, bytes);
         self.pending.push(Write { offset, bytes: bytes.into() });
     }
@@ -148,6 +146,12 @@ impl Inode {
     /// Whether a part of it cannot be read.
     pub fn has_bad_block(&self) -> bool {
         self.bad_block.is_some()
+    }
+
+    /// Whether a write would have to read a bad block first, since it does not cover all of it.
+    pub fn is_in_the_way(&self, offset: u64, length: u64) -> bool {
+        let is_covered = |bad: u64| offset <= bad && bad + BLOCK_BYTES <= offset + length;
+        self.is_bad(offset as usize, length as usize) && !self.bad_block.is_some_and(is_covered)
     }
 
     fn is_bad(&self, offset: usize, length: usize) -> bool {

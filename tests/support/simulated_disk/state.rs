@@ -194,6 +194,9 @@ impl State {
             (length, result) = (self.chance.below(length + 1), Err(cause));
         }
         let inode = self.inode(id)?;
+        if inode.is_in_the_way(offset, length) {
+            return Err(Errno::IO.into());
+        }
         let room_bytes = inode.room_bytes();
         if inode.room_bytes_with(offset + length) > room_bytes {
             let fits = (room_bytes + self.free_bytes()).saturating_sub(offset);

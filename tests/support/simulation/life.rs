@@ -41,8 +41,6 @@ use crate::chance::Chance;
 pub const CONNECTIONS: usize = 3;
 /// Longer content always gets a file of its own: smaller segments than real ones are to hold several messages.
 const LARGE_BYTES: usize = 50_000;
-/// What is not answered within so many rounds in good order will never be.
-const DRAIN_ROUNDS_MAX: usize = 2000;
 
 /// A running spool.
 pub struct Life {
@@ -56,7 +54,7 @@ pub struct Life {
     under_way: Vec<Change>,
     /// Outcomes that are not recorded yet: each stops its connection, and is tried again.
     unsettled: Vec<Change>,
-    was_on_reserve: bool,
+    was_on_last_room: bool,
     segments: usize,
 }
 
@@ -80,12 +78,7 @@ impl Life {
         let clock = Instant::now() + Duration::from_millis(chance.below(1000));
         let writer = Writer::new(log);
         let (under_way, unsettled) = (Vec::new(), Vec::new());
-        Self { shared, writer, scheduler, clock, under_way, unsettled, was_on_reserve: false, segments }
-    }
-
-    /// The segments that are there.
-    pub fn segment_numbers(&self) -> Vec<u64> {
-        self.shared.state().segments.keys().copied().collect()
+        Self { shared, writer, scheduler, clock, under_way, unsettled, was_on_last_room: false, segments }
     }
 
     /// What the start told of damage.
@@ -141,21 +134,24 @@ impl Life {
         self.writer.step(vec![Order::Close(answer)], world.now);
     }
 
-    /// Everything that waits is delivered, and everything held is released first.
-    pub fn drain(&mut self, world: &mut World) -> Result<(), String> {
-        for _ in 0..DRAIN_ROUNDS_MAX {
+    /// Everything that waits is delivered, and everything held is released first. False if that took more rounds.
+    pub fn drain(&mut self, world: &mut World, rounds_max: usize) -> Result<bool, String> {
+        for _ in 0..rounds_max {
             let is_hit = |id: MessageId| world.model.open.get(&id).is_some_and(|message| message.is_hit);
             let stopped: Vec<_> = {
                 let state = self.shared.state();
                 let is_stopped =
                     |(id, entry): &(MessageId, &Entry)| entry.states().contains(&State::Held) || is_hit(*id);
-                state.index.iter().filter(is_stopped).map(|(id, _)| (id, is_hit(id))).collect()
+                let is_held = |entry: &Entry| entry.states().contains(&State::Held);
+                state.index.iter().filter(is_stopped).map(|(id, entry)| (id, is_hit(id), is_held(entry))).collect()
             };
-            for (id, is_hit) in stopped {
-                // What cannot be read would be held again, or deferred for ever.
-                let (kind, fate) =
-                    if is_hit { (Kind::Closed, Fate::Deleted) } else { (Kind::Released, Fate::Released) };
-                self.record_at_once(world, id, kind, fate)?;
+            for (id, is_hit, is_held) in stopped {
+                if is_hit && self.read(world, id)? != Some(Read::Whole) {
+                    // It would be held again, or deferred for ever.
+                    self.record_at_once(world, id, Kind::Closed, Fate::Deleted)?;
+                } else if is_held {
+                    self.record_at_once(world, id, Kind::Released, Fate::Released)?;
+                }
             }
             self.clock += Duration::from_secs(3600);
             let (mut orders, mut awaited) = (Vec::new(), Vec::new());
@@ -167,11 +163,10 @@ impl Life {
             world.pass_time();
             self.writer.tick(world.now);
             if self.shared.state().index.counts().messages == 0 {
-                return world.model.compare_account(&self.shared.state().index);
+                return world.model.compare_account(&self.shared.state().index).map(|()| true);
             }
         }
-        let state = self.shared.state();
-        Err(format!("mail is stuck: {:?}, first {:?}", state.index.counts(), state.index.iter().next()))
+        Ok(false)
     }
 
     fn record_at_once(&mut self, world: &mut World, id: MessageId, kind: Kind, fate: Fate) -> Result<(), String> {
@@ -333,6 +328,7 @@ impl Life {
             if fate == Fate::Delivered {
                 let recipient = &mut message.recipients[place as usize];
                 recipient.deliveries += 1;
+                recipient.is_told = true;
                 world.counts.delivered += 1;
                 if recipient.deliveries > 1 {
                     if !recipient.may_repeat && !message.is_hit {
@@ -456,9 +452,9 @@ impl Life {
         let segments = self.shared.state().segments.keys().next_back().copied().unwrap_or_default() as usize;
         world.counts.segments += segments.saturating_sub(self.segments) as u64;
         self.segments = segments;
-        let on_reserve = self.shared.on_reserve.load(Ordering::Relaxed);
-        world.counts.on_reserve += u64::from(on_reserve && !self.was_on_reserve);
-        self.was_on_reserve = on_reserve;
+        let on_last_room = self.shared.on_last_room.load(Ordering::Relaxed);
+        world.counts.on_last_room += u64::from(on_last_room && !self.was_on_last_room);
+        self.was_on_last_room = on_last_room;
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Recipient {
     pub may_be: Vec<(State, Option<Fate>)>,
     /// How often the primary got the message for it.
     pub deliveries: u64,
+    /// It has been delivered, and that is not recorded yet.
+    pub is_told: bool,
     /// A crash came between a delivery and its record: one more is no surprise.
     pub may_repeat: bool,
 }
@@ -73,7 +75,8 @@ pub struct Recipient {
 impl Message {
     /// Just offered.
     pub fn new(content: Vec<u8>, recipients: usize, is_large: bool) -> Self {
-        let waiting = Recipient { may_be: vec![(State::Waiting, None)], deliveries: 0, may_repeat: false };
+        let waiting =
+            Recipient { may_be: vec![(State::Waiting, None)], deliveries: 0, is_told: false, may_repeat: false };
         let recipients = vec![waiting; recipients];
         let heard = Heard::Nothing;
         Self { content, is_large, heard, recipients, is_hit: false, file_may_go: false, is_busy: false }
@@ -108,7 +111,10 @@ impl Model {
             }
             let becomes = (fate.state(), (fate.state() == State::Ended).then_some(*fate));
             match answer {
-                Some(Ok(_)) => recipient.may_be = vec![becomes],
+                Some(Ok(_)) => {
+                    recipient.may_be = vec![becomes];
+                    recipient.is_told &= *fate != Fate::Delivered;
+                }
                 Some(Err(NotKept::Full | NotKept::Disk)) => {}
                 Some(Err(NotKept::Unknown)) | None => {
                     if !recipient.may_be.contains(&becomes) {
@@ -138,19 +144,30 @@ impl Model {
         assert!(busy.len() <= connections, "{} outcomes are not recorded, on {connections} connections", busy.len());
         for message in busy {
             message.is_busy = false;
-            for recipient in message.recipients.iter_mut().filter(|recipient| recipient.deliveries > 0) {
-                recipient.may_repeat = true;
+            for recipient in &mut message.recipients {
+                recipient.may_repeat |= std::mem::take(&mut recipient.is_told);
             }
         }
     }
 
-    /// A large message of which only the record has rotted keeps its file, so that nothing of it is lost.
-    pub fn compare_files(&self, is_there: impl Fn(MessageId) -> bool) -> Result<(), String> {
+    /// A large message of which only the record has rotted keeps its file, and is held: nothing of it is lost.
+    pub fn compare_files(
+        &self,
+        index: &Index,
+        is_there: impl Fn(MessageId) -> bool,
+        is_left: impl Fn(MessageId) -> bool,
+    ) -> Result<(), String> {
         let needs_file = |message: &Message| message.is_large && !message.file_may_go && message.surely_waits();
-        let gone = self.open.iter().find(|(id, message)| needs_file(message) && !is_there(**id));
-        gone.map_or(Ok(()), |(id, message)| {
-            Err(format!("{id} waits (hit: {}), and its file is gone, though nothing has hit it", message.is_hit))
-        })
+        for (id, message) in self.open.iter().filter(|(_, message)| needs_file(message)) {
+            if !is_there(*id) {
+                let is_hit = message.is_hit;
+                return Err(format!("{id} waits (hit: {is_hit}), and its file is gone, though nothing has hit it"));
+            }
+            if index.get(*id).is_none() && !is_left(*id) {
+                return Err(format!("{id} waits, its file is whole, and the start neither held it nor said so"));
+            }
+        }
+        Ok(())
     }
 
     /// After a start: each message is as its sender, the primary and people were told, each recipient accounted for.
@@ -185,6 +202,7 @@ impl Model {
             let recipients = entry.states().iter().map(|state| Recipient {
                 may_be: vec![(*state, None)],
                 deliveries: 0,
+                is_told: false,
                 may_repeat: true,
             });
             let mut message = Message::new(Vec::new(), 0, *is_large);

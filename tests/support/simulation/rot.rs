@@ -1,4 +1,4 @@
-//! A byte rots: which messages may notice, and no others.
+//! A byte rots, or a block can no longer be read: which messages may notice, and no others.
 
 use std::ops::Range;
 
@@ -20,7 +20,9 @@ pub fn flip(world: &mut World) {
         return;
     }
     // What the next start reads record by record, in half of the cases.
-    let last = files.iter().rposition(|(path, length)| path.ends_with(".seg") && *length > RECORDS_START);
+    let last = files
+        .iter()
+        .rposition(|(path, length)| path.starts_with("log/") && path.ends_with(".seg") && *length > RECORDS_START);
     let any = world.chance.below(files.len() as u64) as usize;
     let chosen = last.filter(|_| world.chance.one_in(2)).unwrap_or(any);
     let (path, length) = files[chosen].clone();
@@ -33,7 +35,8 @@ pub fn flip(world: &mut World) {
     let start = offset / BLOCK_BYTES * BLOCK_BYTES;
     let range = if is_block { start..start + BLOCK_BYTES } else { offset..offset + 1 };
     let hit = hit(world, &path, &range);
-    if if is_block { world.disk.lose_block(&path, offset) } else { world.disk.rot_at(&path, offset) } {
+    let is_changed = if is_block { world.disk.lose_block(&path, offset) } else { world.disk.rot_at(&path, offset) };
+    if is_changed {
         world.tell(|| format!("{path} rots at {range:?}, which hits {hit:?}"));
         let count = if is_block { &mut world.counts.bad_blocks } else { &mut world.counts.rotten };
         *count += 1;

@@ -3,7 +3,7 @@
 //! Always the oldest: what a record changes was accepted in the same or an earlier segment, and a copy stands in a later one
 //! than its original. So no `Closed` goes before the `Accepted` that it ends, and no restart delivers again.
 
-use std::{collections::VecDeque, io, sync::atomic::Ordering};
+use std::{collections::VecDeque, io};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -32,7 +32,7 @@ const TRIED_AGAIN_AFTER: SignedDuration = SignedDuration::from_mins(10);
 pub struct Cleaning {
     segment: u64,
     rest: VecDeque<MessageId>,
-    /// When something in it could not be read.
+    /// When something in it could not be read, or what does not check could not be copied aside.
     failed_at: Option<Timestamp>,
 }
 
@@ -53,7 +53,9 @@ impl Log {
             let disk = &self.shared.disk;
             let _ = disk.remove(&footer_path(oldest));
             // One that is not there was removed, and only its sync has failed.
-            let removed = match disk.remove(&path(oldest)) {
+            let is_unread = self.shared.state().unread.contains_key(&oldest);
+            let gone = if is_unread { quarantine::move_segment(&**disk, oldest) } else { disk.remove(&path(oldest)) };
+            let removed = match gone {
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
                 result => result,
             };
@@ -85,7 +87,12 @@ impl Log {
             self.cleaning = None;
             return false;
         };
-        let begun = self.cleaning.take().filter(|cleaning| cleaning.segment == oldest && !cleaning.is_over(now));
+        let begun = self.cleaning.take().filter(|cleaning| cleaning.segment == oldest);
+        if begun.as_ref().is_some_and(|cleaning| cleaning.waits(now)) {
+            self.cleaning = begun;
+            return false;
+        }
+        let begun = begun.filter(|cleaning| !cleaning.rest.is_empty());
         let mut cleaning = begun.unwrap_or_else(|| self.begin_cleaning(oldest));
         let wishes = self.gather(&mut cleaning, now);
         if !self.commit(&wishes, now).iter().all(Result::is_ok) {
@@ -109,14 +116,19 @@ impl Log {
         let records_bytes = length.saturating_sub(RECORDS_START);
         let mostly_closed = state.index.use_of(oldest).bytes * 100 < records_bytes * OPEN_PERCENT_MAX;
         let overdue = state.index.closed_since_ms().is_some_and(is_overdue);
-        // On the reserve there is room for outcomes only.
-        (mostly_closed || overdue) && !self.shared.on_reserve.load(Ordering::Relaxed)
+        // On the last room half of what is left is for outcomes; but a segment that goes may end the shortage.
+        let room_bytes = match &self.current {
+            Some(current) if current.is_last_room => current.bytes_max.saturating_sub(current.end) / 2,
+            _ => u64::MAX,
+        };
+        (mostly_closed || overdue) && state.index.use_of(oldest).bytes <= room_bytes
     }
 
     /// Reads the next few messages and makes copies of them, which carry how far each has come. What the disk does not
-    /// give is told, and stays.
+    /// give is told, and stays; those behind it wait, too, so that a tick waits for one bad sector at most.
     fn gather(&self, cleaning: &mut Cleaning, now: Timestamp) -> Vec<Wish> {
         let (mut wishes, mut bytes) = (Vec::new(), 0);
+        cleaning.failed_at = None;
         while bytes < COPY_BYTES_MAX {
             let Some(id) = cleaning.rest.pop_front() else { break };
             match self.copy_of(id, cleaning.segment, now) {
@@ -126,17 +138,18 @@ impl Log {
                 }
                 Err(cause) => {
                     cleaning.failed_at = Some(now);
-                    self.tell_unreadable(cleaning.segment, &cause);
+                    self.tell_stays(cleaning.segment, &cause);
+                    break;
                 }
             }
         }
         wishes
     }
 
-    fn tell_unreadable(&self, segment: u64, cause: &io::Error) {
+    fn tell_stays(&self, segment: u64, cause: &io::Error) {
         let sentence = format!("segment {segment}: open mail in it cannot be copied forward, so it stays: {cause}");
         if self.shared.damages().tell(sentence, false) {
-            tracing::error!(%cause, segment, "read segment, to copy open mail forward");
+            tracing::error!(%cause, segment, "copy open mail forward");
         }
     }
 
@@ -174,7 +187,7 @@ impl Log {
     ) -> io::Result<Wish> {
         let start = u64::from(place.offset);
         let range = start..start + u64::from(place.length);
-        quarantine::set_aside(&self.shared, place.segment, record, range, DamageKind::Rot).1?;
+        quarantine::set_aside(&self.shared, place.segment, record, range, DamageKind::Rot).copied?;
         let open = (0u32..).zip(&standing.states).filter(|(_, state)| **state != State::Ended);
         let fates = open.map(|(at, _)| (at, Fate::Damaged, String::new())).collect();
         if let Some(mut accepted) = large::accepted_of_whole(&*self.shared.disk, id)?
@@ -190,10 +203,9 @@ impl Log {
 }
 
 impl Cleaning {
-    /// Nothing is left to be copied, or what could not be read is worth another try.
-    fn is_over(&self, now: Timestamp) -> bool {
-        let waits = |failed_at| now.duration_since(failed_at) < TRIED_AGAIN_AFTER;
-        self.rest.is_empty() && !self.failed_at.is_some_and(waits)
+    /// Whether it is too early for another try, after one that failed.
+    fn waits(&self, now: Timestamp) -> bool {
+        self.failed_at.is_some_and(|failed_at| now.duration_since(failed_at).abs() < TRIED_AGAIN_AFTER)
     }
 }
 

@@ -19,6 +19,14 @@ const RESERVE: &str = "reserve/segment";
 /// The reserve is written in pieces of this size.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
+/// What a segment is made of.
+#[derive(Clone, Copy)]
+struct Room {
+    bytes_max: u64,
+    /// There is no more: it takes what becomes of mail, and no mail.
+    is_last: bool,
+}
+
 /// Whether the reserve is whole: it comes into its folder only when all of it is written and synced.
 pub fn reserve_is_there(disk: &dyn Disk, limits: Limits) -> bool {
     disk.open(RESERVE).and_then(|file| file.length()).is_ok_and(|length| length == limits.reserve_bytes)
@@ -26,7 +34,7 @@ pub fn reserve_is_there(disk: &dyn Disk, limits: Limits) -> bool {
 
 impl Log {
     /// Begins a segment; if there is no room for one, on the reserve. True if there is one now.
-    pub(super) fn begin_or_use_reserve(&mut self, now: Timestamp) -> bool {
+    pub(super) fn begin_or_use_last_room(&mut self, now: Timestamp) -> bool {
         let Err(cause) = self.begin_segment(now) else { return true };
         if self.current.is_none() {
             let is_news = self.told != cause.to_string();
@@ -34,7 +42,7 @@ impl Log {
                 tracing::error!(%cause, "begin segment; nothing is accepted until one can be written");
                 self.told = cause.to_string();
             }
-            match self.begin_on_reserve(now) {
+            match self.begin_on_last_room(now) {
                 Err(cause) if is_news => {
                     tracing::error!(%cause, "begin segment on the last room; nothing is delivered until one can be written");
                 }
@@ -47,12 +55,12 @@ impl Log {
     /// Makes the next segment durable, empty as it is, and turns to it. What fails before it has its name leaves the
     /// current one as it was.
     pub(super) fn begin_segment(&mut self, now: Timestamp) -> io::Result<()> {
-        self.begin_new(self.limits.segment_bytes, false, now)
+        self.begin_new(Room { bytes_max: self.limits.segment_bytes, is_last: false }, now)
     }
 
-    fn begin_new(&mut self, bytes_max: u64, is_reserve: bool, now: Timestamp) -> io::Result<()> {
+    fn begin_new(&mut self, room: Room, now: Timestamp) -> io::Result<()> {
         let (number, temporary) = self.next_name();
-        let prepared = self.prepare(number, &temporary, bytes_max, is_reserve, now);
+        let prepared = self.prepare(number, &temporary, room, now);
         if prepared.is_err() {
             // A full disk would collect one file a second.
             let _ = self.shared.disk.remove(&temporary);
@@ -66,30 +74,28 @@ impl Log {
         (number, format!("{TEMPORARY_FOLDER}/{number:016}.seg"))
     }
 
-    fn prepare(
-        &mut self,
-        number: u64,
-        temporary: &str,
-        bytes_max: u64,
-        is_reserve: bool,
-        now: Timestamp,
-    ) -> io::Result<Current> {
+    fn prepare(&mut self, number: u64, temporary: &str, room: Room, now: Timestamp) -> io::Result<Current> {
         let file = self.shared.disk.create(temporary)?;
-        match file.allocate(bytes_max) {
+        match file.allocate(room.bytes_max) {
             // Then it shows when it is written.
             Err(cause) if cause.kind() == io::ErrorKind::Unsupported => {}
             result => result?, // a full volume shows here, before anything depends on the segment
         }
-        self.begin_file(number, file, bytes_max, is_reserve, now)
+        self.begin_file(number, file, room, now)
     }
 
     /// Goes on where there is room for what becomes of mail, and none for mail: on the reserve, or, once that is used,
     /// on what little the volume still gives, as after a restart in the middle of that.
-    pub(super) fn begin_on_reserve(&mut self, now: Timestamp) -> io::Result<()> {
-        if self.has_reserve {
-            self.turn_reserve_into_segment(now)?;
-        } else {
-            self.begin_new(self.limits.small_segment_bytes, true, now)?;
+    pub(super) fn begin_on_last_room(&mut self, now: Timestamp) -> io::Result<()> {
+        let on_reserve = self.has_reserve && {
+            let turned = self.turn_reserve_into_segment(now);
+            if let Err(cause) = &turned {
+                tracing::error!(%cause, "begin segment on the reserve");
+            }
+            turned.is_ok()
+        };
+        if !on_reserve {
+            self.begin_new(Room { bytes_max: self.limits.small_segment_bytes, is_last: true }, now)?;
         }
         tracing::error!(
             "the log goes on in the last room: what becomes of mail is recorded, no mail is taken until a segment can be written"
@@ -100,9 +106,10 @@ impl Log {
     /// Its room is its own, so this works on a full volume.
     fn turn_reserve_into_segment(&mut self, now: Timestamp) -> io::Result<()> {
         let (number, _) = self.next_name();
-        let file = self.shared.disk.edit(RESERVE)?;
         self.has_reserve = false; // used or failed: a file whose sync has failed is not tried again
-        let begun = self.begin_file(number, file, self.limits.reserve_bytes, true, now);
+        let room = Room { bytes_max: self.limits.reserve_bytes, is_last: true };
+        let file = self.shared.disk.edit(RESERVE);
+        let begun = file.and_then(|file| self.begin_file(number, file, room, now));
         let begun = begun.and_then(|current| self.turn_to(RESERVE, current));
         if begun.is_err() {
             let _ = self.shared.disk.remove(RESERVE);
@@ -116,14 +123,7 @@ impl Log {
     }
 
     /// Writes and syncs the header: a name in `log/` always stands for a segment that has one.
-    fn begin_file(
-        &mut self,
-        number: u64,
-        file: Arc<dyn DiskFile>,
-        bytes_max: u64,
-        is_reserve: bool,
-        now: Timestamp,
-    ) -> io::Result<Current> {
+    fn begin_file(&mut self, number: u64, file: Arc<dyn DiskFile>, room: Room, now: Timestamp) -> io::Result<Current> {
         let nonce = (self.nonces)();
         let header = Header {
             number,
@@ -142,8 +142,8 @@ impl Log {
             made_at: now,
             end: RECORDS_START,
             said_synced: RECORDS_START,
-            bytes_max,
-            is_reserve,
+            bytes_max: room.bytes_max,
+            is_last_room: room.is_last,
             footer: footer::Builder::new(),
         })
     }
@@ -168,7 +168,7 @@ impl Log {
         self.shared.writable.store(named.is_ok(), Ordering::Relaxed);
         named?;
         self.told.clear();
-        self.shared.on_reserve.store(next.is_reserve, Ordering::Relaxed);
+        self.shared.on_last_room.store(next.is_last_room, Ordering::Relaxed);
         let segment = Segment { key: next.key, length: next.end };
         self.shared.state().segments.insert(next.number, segment);
         self.current = Some(next);
@@ -188,17 +188,17 @@ impl Log {
 
     /// Makes the reserve, if there is none and room for it.
     pub(super) fn keep_reserve(&mut self) {
-        let on_reserve = self.current.as_ref().is_none_or(|current| current.is_reserve);
+        let on_last_room = self.current.as_ref().is_none_or(|current| current.is_last_room);
         // Not from the last room that there is: mail that is coming in needs it more.
         let has_room = self.shared.free_bytes.load(Ordering::Relaxed) >= 2 * self.limits.reserve_bytes;
-        if self.has_reserve || on_reserve || !has_room {
+        if self.has_reserve || on_last_room || !has_room {
             return;
         }
         let temporary = format!("{TEMPORARY_FOLDER}/reserve");
         match self.make_reserve(&temporary) {
             Ok(()) => self.has_reserve = true,
             Err(cause) => {
-                tracing::warn!(%cause, "make reserve; a full volume would stop deliveries");
+                tracing::warn!(%cause, "make reserve; a full volume may stop deliveries");
                 let _ = self.shared.disk.remove(&temporary);
             }
         }
