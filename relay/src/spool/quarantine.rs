@@ -8,7 +8,7 @@ use super::{
     segment::DamageKind,
     shared::{Damages, Shared},
 };
-use crate::foreign::shown;
+use crate::{foreign::shown, mail::id::MessageId};
 
 /// Where damaged parts are copied. What lies here is a person's.
 pub const FOLDER: &str = "quarantine";
@@ -88,6 +88,14 @@ pub fn copy(disk: &dyn Disk, number: u64, part: &[u8], range: &Range<u64>, kind:
     }
     disk.rename(&temporary, &format!("{FOLDER}/{name}"))?;
     disk.sync_folder(FOLDER)
+}
+
+/// Moves the file of a message aside that ends as damaged: much of it may be whole.
+pub fn move_large(disk: &dyn Disk, id: MessageId) -> io::Result<()> {
+    match disk.rename(&large::path(id), &format!("{FOLDER}/{id}.large")) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.and_then(|()| disk.sync_folder(FOLDER)),
+    }
 }
 
 /// Moves a whole segment aside that could not be read in full: what lies in its bad blocks may be read some day.

@@ -197,6 +197,7 @@ impl Log {
             let (arrival, fields) = (accepted.arrival(), accepted.encode());
             return Ok(Wish::Accept { arrival, fields, content: Vec::new(), is_copy: true });
         }
+        quarantine::move_large(&*self.shared.disk, id)?; // unless it has none
         let by = "reclaim: the stored record is damaged".to_owned();
         Ok(Wish::change(Change { kind: Kind::Closed, id, at: now, by, fates }))
     }
