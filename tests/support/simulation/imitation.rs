@@ -9,7 +9,7 @@ use backupmx_relay::{
         id::MessageId,
     },
     spool::{
-        field::{Accepted, Change, Fate},
+        field::{Accepted, Arrival, Change, Fate},
         record::{self, Key, Kind, RECORD_ALIGNMENT_BYTES, Record},
         segment::{self, Header, RECORDS_START},
     },
@@ -45,16 +45,19 @@ fn copied(world: &mut World, path: &str) -> Vec<u8> {
     records[from * RECORD_ALIGNMENT_BYTES..].to_vec()
 }
 
-/// One short record of a segment.
+/// One short message of a segment, one that had its end if there is such: entered again, it would be back.
 fn repeated(world: &mut World, path: &str) -> Vec<u8> {
     let bytes = world.disk.read(path).unwrap_or_default();
     let Ok(header) = Header::decode(&bytes) else { return Vec::new() };
-    let mut short = Vec::new();
-    segment::scan(&bytes, header.key(), None, |at, length, _| {
-        if length <= SHORT_BYTES_MAX {
-            short.push(at as usize..(at + length) as usize);
+    let (mut gone, mut open) = (Vec::new(), Vec::new());
+    segment::scan(&bytes, header.key(), None, |at, length, record| {
+        let arrival = Arrival::decode(record.fields).filter(|_| record.kind == Kind::Accepted);
+        if let Some(Arrival { id, .. }) = arrival.filter(|_| length <= SHORT_BYTES_MAX) {
+            let found = if world.model.open.contains_key(&id) { &mut open } else { &mut gone };
+            found.push(at as usize..(at + length) as usize);
         }
     });
+    let short = if gone.is_empty() { open } else { gone };
     let chosen = world.chance.below(short.len().max(1) as u64) as usize;
     short.get(chosen).map_or(Vec::new(), |range| bytes[range.clone()].to_vec())
 }

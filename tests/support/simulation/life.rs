@@ -527,7 +527,7 @@ fn content(world: &mut World, ahead_bytes: usize) -> Vec<u8> {
     } as usize;
     let mut content = vec![b'x'; length];
     let mark = chance.number().to_le_bytes();
-    if (600..LARGE_BYTES).contains(&length) && chance.one_in(3) {
+    if (600..LARGE_BYTES).contains(&length) && chance.one_in(2) {
         imitation::write(world, &mut content[mark.len()..], ahead_bytes + mark.len());
     }
     content.iter_mut().zip(mark).for_each(|(byte, mark)| *byte = mark);
