@@ -43,7 +43,7 @@ fn ehlo_offers_what_the_relay_can_do_and_no_more() {
     let hello = client.say("EHLO client.example").expect("the relay answers");
     let mut offered: Vec<_> = hello.lines[1..].iter().map(String::as_str).collect();
     offered.sort_unstable();
-    assert_eq!(offered, ["8BITMIME", "ENHANCEDSTATUSCODES", "PIPELINING", "SIZE 65536"]);
+    assert_eq!(offered, ["8BITMIME", "CHUNKING", "ENHANCEDSTATUSCODES", "PIPELINING", "SIZE 65536"]);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn noise(chance: &mut Chance) -> Vec<u8> {
 
 /// Content goes as it is, up to the final dot.
 fn is_content(line: &str) -> bool {
-    line.starts_with("R: ") && line.contains(r".\r\n")
+    line.starts_with("R: ") && (line.contains(r".\r\n") || line.contains(r"LAST\r\n"))
 }
 
 fn dialogues() -> Vec<PathBuf> {

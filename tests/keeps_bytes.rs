@@ -82,6 +82,54 @@ fn it_does_not_matter_where_the_network_cuts() {
 }
 
 #[test]
+fn it_does_not_matter_in_which_parts_content_comes_by_bdat() {
+    let primary = Primary::start();
+    let relay = Relay::before(primary.address()).start();
+    let mut chance = Chance::new();
+    let messages = messages::awkward();
+    let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
+    for (number, message) in messages.iter().enumerate() {
+        let Envelope { sender, recipients } = envelope(number);
+        let to = &recipients[0];
+        let body = if message.content.is_ascii() { "" } else { " BODY=8BITMIME" };
+        let mut sent = format!("MAIL FROM:<{sender}>{body}\r\nRCPT TO:<{to}>\r\n").into_bytes();
+        let (mut rest, mut parts) = (&message.content[..], 0);
+        loop {
+            let bytes_max = [3, 100, 1_000_000][chance.below(3) as usize];
+            let part = if parts < 100 { rest.len().min(chance.below(bytes_max) as usize) } else { rest.len() };
+            let is_last = part == rest.len();
+            sent.extend(format!("BDAT {part}{}\r\n", if is_last { " LAST" } else { "" }).bytes());
+            sent.extend_from_slice(&rest[..part]);
+            (rest, parts) = (&rest[part..], parts + 1);
+            if is_last {
+                break;
+            }
+        }
+        client.raw(&sent).expect("the relay reads");
+        for _ in 0..2 + parts {
+            let reply = client.reply().expect("the relay answers");
+            assert!(reply.is("250"), "{}: {reply}", message.name);
+        }
+    }
+    expect_all(&primary, &messages);
+}
+
+#[test]
+fn content_without_its_last_line_end_arrives_with_one() {
+    let primary = Primary::start();
+    let relay = Relay::before(primary.address()).start();
+    let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
+    let sent = b"MAIL FROM:<>\r\nRCPT TO:<bob@example.org>\r\nBDAT 4\r\na\r\n.BDAT 1 LAST\r\nb";
+    client.raw(sent).expect("the relay reads");
+    for _ in 0..4 {
+        let reply = client.reply().expect("the relay answers");
+        assert!(reply.is("250"), "{reply}");
+    }
+    let mails = primary.wait_for(1, LIMIT);
+    assert_eq!(trace_field::split(&mails[0].content).1, b"a\r\n.b\r\n");
+}
+
+#[test]
 fn exactly_one_field_goes_on_top_and_it_says_whence_the_message_came() {
     let primary = Primary::start();
     let relay = Relay::before(primary.address()).start();

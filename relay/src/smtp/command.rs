@@ -23,12 +23,23 @@ pub enum Command {
     Rcpt(ForwardPath),
     /// `DATA`.
     Data,
+    /// `BDAT bytes [LAST]` (RFC 3030 section 2).
+    Bdat {
+        /// How many follow the line.
+        bytes: u64,
+        /// Whether the message ends with them.
+        is_last: bool,
+    },
     /// `RSET`.
     Rset,
     /// `NOOP anything`.
     Noop,
     /// `VRFY something`.
     Vrfy,
+    /// `EXPN something`.
+    Expn,
+    /// `HELP anything`.
+    Help,
     /// `QUIT`.
     Quit,
 }
@@ -66,6 +77,8 @@ pub enum BadCommand {
     Recipient(BadAddress),
     /// A parameter that we did not offer.
     Parameter,
+    /// BDAT without a length that can be read: where the next command begins cannot be known.
+    Chunk,
 }
 
 /// RFC 5321 section 4.5.3.1.3 asks for 256; longer ones exist, with long local parts.
@@ -87,13 +100,26 @@ impl Command {
             b"MAIL" => mail(rest),
             b"RCPT" => rcpt(rest),
             b"DATA" => alone(Self::Data, rest, "DATA"),
+            b"BDAT" => chunk(rest),
             b"RSET" => alone(Self::Rset, rest, "RSET"),
             b"NOOP" => Ok(Self::Noop),
             b"VRFY" if !rest.is_empty() => Ok(Self::Vrfy),
             b"VRFY" => Err(BadCommand::Arguments("VRFY address")),
+            b"EXPN" => Ok(Self::Expn),
+            b"HELP" => Ok(Self::Help),
             b"QUIT" => alone(Self::Quit, rest, "QUIT"),
             _ => Err(BadCommand::Unknown),
         }
+    }
+}
+
+fn chunk(rest: &[u8]) -> Result<Command, BadCommand> {
+    let mut words = rest.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    let bytes = words.next().and_then(size_value).ok_or(BadCommand::Chunk)?;
+    match (words.next(), words.next()) {
+        (None, _) => Ok(Command::Bdat { bytes, is_last: false }),
+        (Some(word), None) if word.eq_ignore_ascii_case(b"LAST") => Ok(Command::Bdat { bytes, is_last: true }),
+        _ => Err(BadCommand::Chunk),
     }
 }
 
@@ -227,9 +253,14 @@ mod tests {
             ("RCPT TO:<PostMaster>", Ok(Command::Rcpt(ForwardPath::Postmaster("PostMaster".into())))),
             ("DATA", Ok(Command::Data)),
             ("data ", Ok(Command::Data)),
+            ("BDAT 0", Ok(Command::Bdat { bytes: 0, is_last: false })),
+            ("bdat 1000  last", Ok(Command::Bdat { bytes: 1000, is_last: true })),
+            ("BDAT 99999999999999999999", Ok(Command::Bdat { bytes: u64::MAX, is_last: false })),
             ("RSET", Ok(Command::Rset)),
             ("NOOP whatever", Ok(Command::Noop)),
             ("VRFY a", Ok(Command::Vrfy)),
+            ("EXPN staff", Ok(Command::Expn)),
+            ("help DATA", Ok(Command::Help)),
             ("QUIT", Ok(Command::Quit)),
         ] {
             assert_eq!(Command::parse(line.as_bytes()), expected, "{line}");
@@ -238,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_is_no_command_is_refused_with_its_reason() {
-        use BadCommand::{Arguments, ControlCharacter, Parameter, Recipient, Sender, Unknown};
+        use BadCommand::{Arguments, Chunk, ControlCharacter, Parameter, Recipient, Sender, Unknown};
         const SYNTAX: BadAddress = BadAddress::Syntax;
         for (line, expected) in [
             (&b""[..], Unknown),
@@ -248,6 +279,12 @@ mod tests {
             (b"NOOP\0", ControlCharacter),
             (b"DATA now", Arguments("DATA")),
             (b"QUIT now", Arguments("QUIT")),
+            (b"BDAT", Chunk),
+            (b"BDAT LAST", Chunk),
+            (b"BDAT -1", Chunk),
+            (b"BDAT 5 FIRST", Chunk),
+            (b"BDAT 5 LAST LAST", Chunk),
+            (b"BDAT 0x10", Chunk),
             (b"EHLO", Arguments("EHLO name")),
             (b"EHLO \xff", Arguments("EHLO name")),
             (b"VRFY", Arguments("VRFY address")),

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     command::Command,
-    data::{DataReader, Fault},
+    data::{ChunkReader, DataReader, Fault},
     reply::Reply,
-    session::{Draft, Session, Step, Terms},
+    session::{Chunk, Draft, Session, Step, Terms},
     wire::{Line, Wire, WireError},
 };
 use crate::{
@@ -51,7 +51,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     door: &Door,
     stop: &CancellationToken,
 ) {
-    let mut connection = Connection { wire: Wire::new(stream), session: Session::new(&door.terms), client, door };
+    let (wire, session) = (Wire::new(stream), Session::new(&door.terms));
+    let mut connection = Connection { wire, session, partial: None, client, door };
     let greeting = connection.session.greeting();
     connection.say(&greeting);
     match connection.converse(stop).await {
@@ -69,6 +70,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 struct Connection<'a, S> {
     wire: Wire<S>,
     session: Session<'a>,
+    /// The message that comes by BDAT.
+    partial: Option<Partial>,
     client: IpAddr,
     door: &'a Door,
 }
@@ -82,17 +85,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 () = stop.cancelled() => return Ok(Some(Reply::shutting_down())),
                 line = self.wire.line(IDLE_MAX) => line?,
             };
-            let reply = match self.hear(&line) {
+            let step = self.hear(&line);
+            if !self.session.is_chunked() && !matches!(step, Step::Chunk(_)) {
+                self.partial = None; // RSET, or EHLO
+            }
+            let reply = match step {
                 Step::Say(reply) => reply,
                 Step::Ask(question) => {
                     let verdict = policy::decide(&question, &self.facts());
                     self.session.decided(verdict)
                 }
-                Step::Receive(draft) => match self.receive(draft).await? {
-                    Received::Answered(reply) => reply,
-                    Received::FarTooLarge => return Ok(Some(Reply::far_too_large())),
-                    Received::Unanswerable => return Ok(None),
+                Step::Receive(draft) => match self.receive(draft).await?.said() {
+                    Ok(reply) => reply,
+                    Err(last) => return Ok(last),
                 },
+                Step::Chunk(chunk) => match self.receive_chunk(chunk).await?.said() {
+                    Ok(reply) => reply,
+                    Err(last) => return Ok(last),
+                },
+                Step::Skip(bytes, _) if bytes > self.skipped_bytes_max() => return Ok(Some(Reply::far_too_large())),
+                Step::Skip(bytes, reply) => {
+                    self.skip(bytes).await?;
+                    reply
+                }
                 Step::Close(reply) => return Ok(Some(reply)),
             };
             self.say(&reply);
@@ -123,20 +138,94 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// From 354 to the reply to the final dot.
     async fn receive(&mut self, draft: Draft) -> Result<Received, WireError> {
-        let envelope = self.envelope(draft);
-        let trace = trace::received_field(&envelope, &self.door.terms.hostname).into_bytes();
-        let arrival = Arrival::of(&envelope);
-        let mut incoming = self.door.spool.begin(envelope, trace);
+        let (mut incoming, arrival) = self.begin(draft);
         Reply::start_data().write(self.wire.output());
-        let Content { ended, fault, bytes: content_bytes, written } = self.content(&mut incoming).await?;
+        let Content { ended, fault, bytes, written } = self.content(&mut incoming).await?;
         if !ended {
             return Ok(Received::FarTooLarge);
         }
-        match fault {
-            Some(Fault::BareLineEnd) => return Ok(Received::Answered(Reply::bare_line_end())),
-            Some(Fault::TooLarge) => return Ok(Received::Answered(Reply::too_large())),
-            None => {}
+        if let Some(fault) = fault {
+            return Ok(Received::Answered(unacceptable(fault)));
         }
+        self.keep(incoming, arrival, written, bytes).await
+    }
+
+    fn begin(&self, draft: Draft) -> (Incoming, Arrival) {
+        let envelope = self.envelope(draft);
+        let trace = trace::received_field(&envelope, &self.door.terms.hostname).into_bytes();
+        let arrival = Arrival::of(&envelope);
+        (self.door.spool.begin(envelope, trace), arrival)
+    }
+
+    /// A part of a message that comes by BDAT, to its end.
+    async fn receive_chunk(&mut self, Chunk { bytes, is_last, begins }: Chunk) -> Result<Received, WireError> {
+        let most = self.door.terms.message_bytes_max;
+        if let Some(draft) = begins {
+            let (incoming, arrival) = self.begin(draft);
+            self.partial = Some(Partial { incoming, arrival, reader: ChunkReader::new(most), written: Ok(()) });
+        }
+        let Some(mut partial) = self.partial.take() else { return Ok(Received::Answered(Reply::local_error())) };
+        if partial.reader.content_bytes().saturating_add(bytes) > self.skipped_bytes_max() {
+            return Ok(Received::FarTooLarge);
+        }
+        self.chunk_content(bytes, &mut partial).await?;
+        let Partial { mut incoming, mut arrival, mut reader, written } = partial;
+        arrival.line_end_added = is_last && reader.finish(incoming.buffer());
+        if let Some(fault) = reader.fault() {
+            self.session.chunk_failed();
+            return Ok(Received::Answered(unacceptable(fault)));
+        }
+        if is_last || written.is_err() {
+            let received = self.keep(incoming, arrival, written, reader.content_bytes()).await;
+            self.session.chunk_failed(); // if it was not the last one, there is no message to go on with
+            return received;
+        }
+        self.partial = Some(Partial { incoming, arrival, reader, written });
+        Ok(Received::Answered(Reply::chunk_ok(bytes)))
+    }
+
+    async fn chunk_content(&mut self, bytes: u64, partial: &mut Partial) -> Result<(), WireError> {
+        let Partial { incoming, reader, written, .. } = partial;
+        let mut rest = bytes;
+        while rest > 0 {
+            let input = self.wire.input(IDLE_MAX).await?;
+            let taken = input.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+            reader.feed(&input[..taken], incoming.buffer());
+            self.wire.consume(taken);
+            rest -= taken as u64;
+            if written.is_ok() {
+                *written = incoming.spill().await;
+            } else {
+                incoming.buffer().clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads over content of which nothing is kept.
+    async fn skip(&mut self, bytes: u64) -> Result<(), WireError> {
+        let mut rest = bytes;
+        while rest > 0 {
+            let taken = self.wire.input(IDLE_MAX).await?.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+            self.wire.consume(taken);
+            rest -= taken as u64;
+        }
+        Ok(())
+    }
+
+    /// Content over the limit is read up to here, so that its sender hears why.
+    fn skipped_bytes_max(&self) -> u64 {
+        self.door.terms.message_bytes_max.saturating_mul(OVERSIZE_FACTOR_MAX)
+    }
+
+    /// All of a message has come. `written`: whether the spool could take its content.
+    async fn keep(
+        &mut self,
+        incoming: Incoming,
+        arrival: Arrival,
+        written: Result<(), NotKept>,
+        content_bytes: u64,
+    ) -> Result<Received, WireError> {
         let outcome = match written {
             Ok(()) => incoming.keep().await,
             Err(reason) => Err(reason),
@@ -175,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 incoming.buffer().clear();
             }
             let bytes = reader.content_bytes();
-            if ended || bytes > most.saturating_mul(OVERSIZE_FACTOR_MAX) {
+            if ended || bytes > self.skipped_bytes_max() {
                 return Ok(Content { ended, fault: reader.fault(), bytes, written });
             }
         }
@@ -190,6 +279,32 @@ enum Received {
     FarTooLarge,
     /// No reply would be true.
     Unanswerable,
+}
+
+impl Received {
+    /// What to say before going on, or the last thing to say.
+    fn said(self) -> Result<Reply, Option<Reply>> {
+        match self {
+            Self::Answered(reply) => Ok(reply),
+            Self::FarTooLarge => Err(Some(Reply::far_too_large())),
+            Self::Unanswerable => Err(None),
+        }
+    }
+}
+
+fn unacceptable(fault: Fault) -> Reply {
+    match fault {
+        Fault::BareLineEnd => Reply::bare_line_end(),
+        Fault::TooLarge => Reply::too_large(),
+    }
+}
+
+/// A message that comes by BDAT, of which more is to come.
+struct Partial {
+    incoming: Incoming,
+    arrival: Arrival,
+    reader: ChunkReader,
+    written: Result<(), NotKept>,
 }
 
 /// What came behind 354.
@@ -209,17 +324,28 @@ struct Arrival {
     client: IpAddr,
     sender: String,
     recipients: usize,
+    /// The content came by BDAT without its last line end, and got one.
+    line_end_added: bool,
 }
 
 impl Arrival {
     fn of(envelope: &Envelope) -> Self {
         let sender = envelope.reverse_path.as_ref().map_or_else(String::new, |path| shown(path.as_str()));
-        Self { id: envelope.id, client: envelope.client, sender, recipients: envelope.recipients.len() }
+        Self {
+            id: envelope.id,
+            client: envelope.client,
+            sender,
+            recipients: envelope.recipients.len(),
+            line_end_added: false,
+        }
     }
 
     fn log(&self, content_bytes: u64) {
-        let Self { id, client, sender, recipients } = self;
+        let Self { id, client, sender, recipients, line_end_added } = self;
         tracing::info!(%id, %client, sender, recipients, bytes = content_bytes, "accepted");
+        if *line_end_added {
+            tracing::info!(%id, "its content came without a last line end, and got one");
+        }
     }
 }
 

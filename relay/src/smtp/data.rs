@@ -21,6 +21,72 @@ pub enum Fault {
     TooLarge,
 }
 
+/// Takes content that comes by BDAT, in parts of a declared length: nothing in it is an end, and its lines obey the same rule.
+pub struct ChunkReader {
+    behind_cr: bool,
+    ends_in_crlf: bool,
+    content_bytes: u64,
+    content_bytes_max: u64,
+    fault: Option<Fault>,
+}
+
+impl ChunkReader {
+    /// `content_bytes_max`: longest content.
+    pub fn new(content_bytes_max: u64) -> Self {
+        Self { behind_cr: false, ends_in_crlf: true, content_bytes: 0, content_bytes_max, fault: None }
+    }
+
+    /// Takes all of `input`, and appends it to `content` unless the content is faulty.
+    pub fn feed(&mut self, input: &[u8], content: &mut Vec<u8>) {
+        for end in memchr::memchr2_iter(b'\r', b'\n', input) {
+            let before = if end == 0 { self.behind_cr } else { input[end - 1] == b'\r' };
+            // A LF wants a CR before it; whatever else follows a CR shows below, or at the next line end.
+            if (input[end] == b'\n') != before {
+                self.fault.get_or_insert(Fault::BareLineEnd);
+            }
+            if input[end] == b'\r' && input.get(end + 1).is_some_and(|next| *next != b'\n') {
+                self.fault.get_or_insert(Fault::BareLineEnd);
+            }
+        }
+        if self.behind_cr && input.first().is_some_and(|first| *first != b'\n') {
+            self.fault.get_or_insert(Fault::BareLineEnd);
+        }
+        let Some(last) = input.last() else { return };
+        self.ends_in_crlf = *last == b'\n';
+        self.behind_cr = *last == b'\r';
+        self.content_bytes += input.len() as u64;
+        if self.content_bytes > self.content_bytes_max {
+            self.fault.get_or_insert(Fault::TooLarge);
+        }
+        if self.fault.is_none() {
+            content.extend_from_slice(input);
+        }
+    }
+
+    /// The last part has come. A content without a last line end gets one, since DATA towards the primary cannot go without.
+    /// True if it did.
+    pub fn finish(&mut self, content: &mut Vec<u8>) -> bool {
+        if self.behind_cr {
+            self.fault.get_or_insert(Fault::BareLineEnd);
+        }
+        let lacks_end = !self.ends_in_crlf && self.fault.is_none();
+        if lacks_end {
+            content.extend_from_slice(b"\r\n");
+        }
+        lacks_end
+    }
+
+    /// Why the content that was read cannot be kept, if so.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// Bytes read so far, whether kept or not.
+    pub fn content_bytes(&self) -> u64 {
+        self.content_bytes
+    }
+}
+
 #[derive(Clone, Copy)]
 enum State {
     /// Behind CRLF. The CRLF of the DATA line counts: RFC 5321 section 4.1.1.4.
@@ -167,7 +233,51 @@ mod tests {
         assert_eq!(read(&[b"123456789\r\n.\r\n"], 10).0, End::Faulty(Fault::TooLarge));
     }
 
+    /// What reading a content in `pieces` by BDAT gives.
+    fn read_chunks(pieces: &[&[u8]], content_bytes_max: u64) -> End {
+        let (mut reader, mut content) = (ChunkReader::new(content_bytes_max), Vec::new());
+        pieces.iter().for_each(|piece| reader.feed(piece, &mut content));
+        reader.finish(&mut content);
+        reader.fault().map_or(End::Whole(content), End::Faulty)
+    }
+
+    #[test]
+    fn chunked_content_obeys_the_same_line_ends_and_nothing_in_it_is_an_end() {
+        let whole = |content: &str| End::Whole(content.into());
+        let bare = End::Faulty(Fault::BareLineEnd);
+        for (sent, expected) in [
+            ("", whole("")),
+            ("a\r\n", whole("a\r\n")),
+            ("a\r\n.\r\n.b\r\n", whole("a\r\n.\r\n.b\r\n")), // dots are dots here
+            ("a", whole("a\r\n")),                           // DATA could not carry it on otherwise
+            ("a\r\n\r\n", whole("a\r\n\r\n")),
+            ("a\0\x7f\r\n", whole("a\0\x7f\r\n")),
+            ("\n", bare.clone()),
+            ("a\n", bare.clone()),
+            ("a\r", bare.clone()),
+            ("a\rb\r\n", bare.clone()),
+            ("a\r\r\n", bare.clone()),
+            ("a\r\n\n", bare.clone()),
+            ("\r\n\r", bare),
+        ] {
+            for cut in 0..=sent.len() {
+                let (head, tail) = sent.as_bytes().split_at(cut);
+                assert_eq!(read_chunks(&[head, b"", tail], 1000), expected, "{sent:?} cut at {cut}");
+            }
+        }
+        assert_eq!(read_chunks(&[b"12345678\r\n"], 10), whole("12345678\r\n"));
+        assert_eq!(read_chunks(&[b"12345678", b"9\r\n"], 10), End::Faulty(Fault::TooLarge));
+    }
+
     proptest! {
+        #[test]
+        fn chunks_of_any_length_give_the_same(sent in "[.\r\na]{0,40}", cuts in proptest::collection::vec(0usize..41, 0..4)) {
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(sent.len())).chain([0, sent.len()]).collect();
+            cuts.sort_unstable();
+            let pieces: Vec<_> = cuts.windows(2).map(|pair| &sent.as_bytes()[pair[0]..pair[1]]).collect();
+            prop_assert_eq!(read_chunks(&pieces, 1000), read_chunks(&[sent.as_bytes()], 1000));
+        }
+
         #[test]
         fn fragmentation_changes_nothing(sent in "[.\r\na]{0,40}", cuts in proptest::collection::vec(0usize..41, 0..4)) {
             let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(sent.len())).chain([0, sent.len()]).collect();

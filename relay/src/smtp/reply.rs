@@ -54,8 +54,8 @@ impl Reply {
     /// Answer to EHLO.
     pub fn extensions(hostname: &str, message_bytes_max: u64) -> Self {
         let offered =
-            ["PIPELINING".into(), format!("SIZE {message_bytes_max}"), "8BITMIME".into(), "ENHANCEDSTATUSCODES".into()];
-        let lines = [hostname.to_owned()].into_iter().chain(offered).map(Cow::Owned).collect();
+            ["PIPELINING", &format!("SIZE {message_bytes_max}"), "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING"];
+        let lines = [hostname].into_iter().chain(offered).map(|line| Cow::Owned(line.to_owned())).collect();
         Self { lines, ..Self::new(250, "", "") }
     }
 
@@ -84,6 +84,11 @@ impl Reply {
         Self::new(354, "", "End data with <CR><LF>.<CR><LF>")
     }
 
+    /// A part of a message came by BDAT (RFC 3030 section 2).
+    pub fn chunk_ok(bytes: u64) -> Self {
+        Self::new(250, "2.0.0", format!("{bytes} octets received"))
+    }
+
     /// The message is ours. Only `Session::kept` says this, and only for a `Receipt`.
     pub(super) fn queued_as(id: MessageId) -> Self {
         Self::new(250, "2.0.0", format!("Kept as {id}"))
@@ -99,6 +104,21 @@ impl Reply {
         Self::new(252, "2.5.0", "Cannot VRFY, but will take mail for our domains")
     }
 
+    /// EXPN: there are no lists here (RFC 5321 section 4.2.4).
+    pub fn no_expn() -> Self {
+        Self::refusal(502, "5.5.1", "not_offered", "EXPN is not offered: there are no lists here")
+    }
+
+    /// HELP.
+    pub fn help() -> Self {
+        let lines = [
+            "This is a backup for mail servers: it keeps mail while they are away",
+            "Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT",
+            "If mail was refused, the text behind the code says what helps",
+        ];
+        Self { lines: lines.map(Cow::Borrowed).into(), ..Self::new(214, "2.0.0", "") }
+    }
+
     /// RFC 5321 section 4.2.4.
     pub fn unknown_command() -> Self {
         Self::refusal(500, "5.5.1", "unknown_command", "Unknown command")
@@ -112,6 +132,16 @@ impl Reply {
     /// Arguments do not follow the grammar.
     pub fn bad_arguments(syntax: &'static str) -> Self {
         Self::refusal(501, "5.5.4", "syntax", format!("Syntax: {syntax}"))
+    }
+
+    /// BDAT of which nobody knows where it ends; what follows it must not be taken for commands.
+    pub fn bad_chunk() -> Self {
+        Self::refusal(
+            501,
+            "5.5.4",
+            "syntax",
+            "Syntax: BDAT bytes [LAST]; closing, since the next command cannot be found",
+        )
     }
 
     /// MAIL with an address that is none.
@@ -215,7 +245,7 @@ mod tests {
         assert_eq!(written(&Reply::ok()), "250 2.0.0 OK\r\n");
         assert_eq!(
             written(&Reply::extensions("mx2.example.org", 1000)),
-            "250-mx2.example.org\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
+            "250-mx2.example.org\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n"
         );
     }
 

@@ -25,6 +25,10 @@ pub enum Step {
     Ask(Question),
     /// Say 354, read the content, then call [`Session::kept`] unless the content itself is to be refused.
     Receive(Draft),
+    /// Read a part of the content.
+    Chunk(Chunk),
+    /// Read over this many bytes, then say this: a part of a content that cannot be taken.
+    Skip(u64, Reply),
     /// Say this and close.
     Close(Reply),
 }
@@ -42,6 +46,18 @@ pub struct Draft {
     pub recipients: Vec<Address>,
     /// What `BODY=` said.
     pub body: Body,
+}
+
+/// A part of a message that comes by BDAT. If it is taken and the last one, call [`Session::kept`]; if it cannot be taken,
+/// [`Session::chunk_failed`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Chunk {
+    /// How long it is.
+    pub bytes: u64,
+    /// Whether the message ends with it.
+    pub is_last: bool,
+    /// The message, if it begins with it.
+    pub begins: Option<Draft>,
 }
 
 /// What a session needs to know of the configuration.
@@ -71,6 +87,8 @@ struct Transaction {
     reverse_path: Option<Address>,
     body: Body,
     recipients: Vec<Address>,
+    /// A part of its content has come by BDAT.
+    is_chunked: bool,
 }
 
 enum Asked {
@@ -93,6 +111,7 @@ impl<'a> Session<'a> {
     pub fn hear(&mut self, command: Result<Command, BadCommand>) -> Step {
         let step = match command {
             Ok(command) => self.obey(command),
+            Err(BadCommand::Chunk) => Step::Close(Reply::bad_chunk()),
             Err(bad) => Step::Say(complain(bad)),
         };
         self.count_errors(step)
@@ -105,7 +124,7 @@ impl<'a> Session<'a> {
 
     fn count_errors(&mut self, step: Step) -> Step {
         // Codes 500 to 504 and 555: the client's own mistakes. What policy refuses is not one.
-        if matches!(&step, Step::Say(reply) if matches!(reply.code(), 500..=504 | 555)) {
+        if matches!(&step, Step::Say(reply) | Step::Skip(_, reply) if matches!(reply.code(), 500..=504 | 555)) {
             self.errors += 1;
             if self.errors >= ERRORS_MAX {
                 return Step::Close(Reply::too_many_errors());
@@ -121,12 +140,15 @@ impl<'a> Session<'a> {
             Command::Mail { reverse_path, parameters } => self.mail(reverse_path, parameters),
             Command::Rcpt(path) => self.rcpt(path),
             Command::Data => self.data(),
+            Command::Bdat { bytes, is_last } => self.chunk(bytes, is_last),
             Command::Rset => {
                 self.transaction = None;
                 Step::Say(Reply::ok())
             }
             Command::Noop => Step::Say(Reply::ok()),
             Command::Vrfy => Step::Say(Reply::cannot_verify()),
+            Command::Expn => Step::Say(Reply::no_expn()),
+            Command::Help => Step::Say(Reply::help()),
             Command::Quit => Step::Close(Reply::goodbye()),
         }
     }
@@ -152,7 +174,7 @@ impl<'a> Session<'a> {
         if size.is_some_and(|size| size > self.terms.message_bytes_max) {
             return Step::Say(Reply::too_large());
         }
-        self.asked = Some(Asked::Mail(Transaction { reverse_path, body, recipients: Vec::new() }));
+        self.asked = Some(Asked::Mail(Transaction { reverse_path, body, recipients: Vec::new(), is_chunked: false }));
         Step::Ask(Question::Sender)
     }
 
@@ -160,6 +182,9 @@ impl<'a> Session<'a> {
         let Some(transaction) = &self.transaction else {
             return Step::Say(Reply::bad_sequence("MAIL"));
         };
+        if transaction.is_chunked {
+            return Step::Say(Reply::bad_sequence("BDAT LAST or RSET"));
+        }
         if transaction.recipients.len() >= self.terms.recipients_max {
             return Step::Say(Reply::too_many_recipients());
         }
@@ -200,14 +225,53 @@ impl<'a> Session<'a> {
         };
         match self.transaction.take() {
             None => Step::Say(Reply::bad_sequence("MAIL")),
+            Some(transaction) if transaction.is_chunked => {
+                self.transaction = Some(transaction);
+                Step::Say(Reply::bad_sequence("BDAT LAST or RSET")) // RFC 3030 section 2: no mixing
+            }
             Some(transaction) if transaction.recipients.is_empty() => {
                 self.transaction = Some(transaction);
                 Step::Say(Reply::no_recipients())
             }
-            Some(Transaction { reverse_path, body, recipients }) => {
+            Some(Transaction { reverse_path, body, recipients, is_chunked: _ }) => {
                 Step::Receive(Draft { helo, protocol, reverse_path, recipients, body })
             }
         }
+    }
+
+    /// What cannot be taken is read over all the same: its bytes are no commands (RFC 3030 section 2).
+    fn chunk(&mut self, bytes: u64, is_last: bool) -> Step {
+        let Some((helo, protocol)) = self.client.clone() else {
+            return Step::Skip(bytes, Reply::bad_sequence("EHLO or HELO"));
+        };
+        let Some(transaction) = &mut self.transaction else {
+            return Step::Skip(bytes, Reply::bad_sequence("MAIL"));
+        };
+        if transaction.recipients.is_empty() {
+            return Step::Skip(bytes, Reply::no_recipients());
+        }
+        let is_first = !std::mem::replace(&mut transaction.is_chunked, true);
+        let begins = is_first.then(|| Draft {
+            helo,
+            protocol,
+            reverse_path: transaction.reverse_path.clone(),
+            recipients: transaction.recipients.clone(),
+            body: transaction.body,
+        });
+        if is_last {
+            self.transaction = None;
+        }
+        Step::Chunk(Chunk { bytes, is_last, begins })
+    }
+
+    /// A part could not be taken: what comes behind it hears that there is no transaction.
+    pub fn chunk_failed(&mut self) {
+        self.transaction = None;
+    }
+
+    /// Whether a message has come in part.
+    pub fn is_chunked(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| transaction.is_chunked)
     }
 
     /// The content came whole, and the spool was asked to keep it. Nothing else in the crate can say 250 to a final dot.
@@ -234,6 +298,7 @@ fn complain(bad: BadCommand) -> Reply {
         BadCommand::Sender(BadAddress::Syntax | BadAddress::TooLong) => Reply::bad_sender(),
         BadCommand::Recipient(BadAddress::Syntax | BadAddress::TooLong) => Reply::bad_recipient(),
         BadCommand::Parameter => Reply::unknown_parameter(),
+        BadCommand::Chunk => Reply::bad_chunk(),
     }
 }
 
@@ -263,6 +328,11 @@ mod tests {
                 Step::Say(reply) => text(&reply),
                 Step::Close(reply) => text(&reply) + " (closed)",
                 Step::Receive(draft) => format!("354 for {:?}", draft.recipients),
+                Step::Chunk(Chunk { bytes, is_last, begins }) => {
+                    let to = begins.map_or_else(Vec::new, |draft| draft.recipients);
+                    format!("chunk of {bytes}, last {is_last}, begins {to:?}")
+                }
+                Step::Skip(bytes, reply) => format!("{} (over {bytes})", text(&reply)),
                 Step::Ask(Question::Sender) if full => text(&session.decided(Err(Refusal::Full))),
                 Step::Ask(Question::Recipient(address)) if !address.domain().eq_ignore_ascii_case("example.org") => {
                     text(&session.decided(Err(Refusal::NotOurDomain)))
@@ -310,6 +380,34 @@ mod tests {
                 ("DATA", "554 5.5.1"),
                 ("RCPT TO:<x@example.org>", "250"),
                 ("DATA", "354"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_message_comes_in_parts_and_what_is_no_part_of_one_is_read_over() {
+        play(
+            false,
+            &[
+                ("BDAT 7", "503 5.5.1 Bad sequence of commands: send EHLO or HELO first (over 7)"),
+                ("EHLO client", "250"),
+                ("BDAT 7", "503 5.5.1 Bad sequence of commands: send MAIL first (over 7)"),
+                ("MAIL FROM:<a@b.example>", "250"),
+                ("BDAT 7 LAST", "554 5.5.1 No valid recipients (over 7)"),
+                ("RCPT TO:<x@example.org>", "250"),
+                ("BDAT 7", "chunk of 7, last false, begins [<x@example.org>]"),
+                ("RCPT TO:<y@example.org>", "503"),
+                ("MAIL FROM:<>", "503"),
+                ("DATA", "503"),
+                ("NOOP", "250"),
+                ("BDAT 0 LAST", "chunk of 0, last true, begins []"),
+                ("BDAT 1", "503"),
+                ("MAIL FROM:<>", "250"),
+                ("RCPT TO:<x@example.org>", "250"),
+                ("BDAT 3", "chunk of 3"),
+                ("RSET", "250"),
+                ("BDAT 3 LAST", "503"),
+                ("BDAT three", "501 5.5.4 Syntax: BDAT bytes [LAST]; closing"),
             ],
         );
     }
