@@ -141,8 +141,11 @@ pub fn survey(disk: &dyn Disk, reading: Reading, watch: &mut dyn Watch) -> Resul
         .map(|previous| (previous.number, previous))
         .collect();
     let oldest = headers.keys().next().copied();
-    // One without header was copied aside as a whole, and told.
-    let is_set_aside = |number: u64| quarantined.iter().any(|name| name.starts_with(&format!("{number:016}-0-")));
+    // One without header was copied or moved aside as a whole, and told.
+    let is_copy = |name: &str, number: u64| {
+        name.strip_prefix(&format!("{number:016}")).is_some_and(|rest| rest.starts_with("-0-") || rest == ".seg")
+    };
+    let is_set_aside = |number: u64| quarantined.iter().any(|name| is_copy(name, number));
     let is_missing = |number: &u64| {
         oldest.is_some_and(|oldest| oldest < *number) && !headers.contains_key(number) && !is_set_aside(*number)
     };
