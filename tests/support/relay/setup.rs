@@ -154,7 +154,10 @@ impl Setup {
             return program();
         }
         let copy = self.folder.path().join("backupmx-relay");
-        fs::copy(program(), &copy).expect("a temporary folder can hold the relay");
+        // By a process of its own: what another thread starts meanwhile would hold our open copy, and a program that
+        // somebody may write to cannot be started.
+        let copied = Command::new("cp").arg(program()).arg(&copy).status().expect("cp can be started");
+        assert!(copied.success(), "a temporary folder can hold the relay");
         fs::set_permissions(self.folder.path(), PermissionsExt::from_mode(0o755)).expect("our folder is ours");
         copy
     }
