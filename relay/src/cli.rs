@@ -54,7 +54,7 @@ Examples, with the relay stopped:
       Reads all that is kept and says whether it is as it was written.
   backupmx-relay --data /var/lib/backupmx spool list --query example.org
       The open messages from or to addresses with that in them.
-  backupmx-relay --data /var/lib/backupmx spool export --all /root/rescued
+  backupmx-relay --data /var/lib/backupmx spool export --all /srv/rescued
       Each open message as a file, with its envelope in another, to be sent again by hand.
 
 None of them changes anything in the folder, so it may be mounted read-only. While a relay runs on it, ask its admin API.

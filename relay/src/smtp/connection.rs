@@ -105,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 },
                 Step::Skip(bytes, _) if bytes > self.skipped_bytes_max() => return Ok(Some(Reply::far_too_large())),
                 Step::Skip(bytes, reply) => {
-                    self.skip(bytes).await?;
+                    self.octets(bytes, None).await?;
                     reply
                 }
                 Step::Close(reply) => return Ok(Some(reply)),
@@ -168,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if partial.reader.content_bytes().saturating_add(bytes) > self.skipped_bytes_max() {
             return Ok(Received::FarTooLarge);
         }
-        self.chunk_content(bytes, &mut partial).await?;
+        self.octets(bytes, Some(&mut partial)).await?;
         let Partial { mut incoming, mut arrival, mut reader, written } = partial;
         arrival.line_end_added = is_last && reader.finish(incoming.buffer());
         if let Some(fault) = reader.fault() {
@@ -184,31 +184,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         Ok(Received::Answered(Reply::chunk_ok(bytes)))
     }
 
-    async fn chunk_content(&mut self, bytes: u64, partial: &mut Partial) -> Result<(), WireError> {
-        let Partial { incoming, reader, written, .. } = partial;
+    /// Reads so many bytes of content, and over them if there is nothing that they belong to.
+    async fn octets(&mut self, bytes: u64, mut into: Option<&mut Partial>) -> Result<(), WireError> {
         let mut rest = bytes;
         while rest > 0 {
             let input = self.wire.input(IDLE_MAX).await?;
             let taken = input.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
-            reader.feed(&input[..taken], incoming.buffer());
-            self.wire.consume(taken);
-            rest -= taken as u64;
-            if written.is_ok() {
-                *written = incoming.spill().await;
-            } else {
-                incoming.buffer().clear();
+            if let Some(Partial { incoming, reader, .. }) = into.as_deref_mut() {
+                reader.feed(&input[..taken], incoming.buffer());
             }
-        }
-        Ok(())
-    }
-
-    /// Reads over content of which nothing is kept.
-    async fn skip(&mut self, bytes: u64) -> Result<(), WireError> {
-        let mut rest = bytes;
-        while rest > 0 {
-            let taken = self.wire.input(IDLE_MAX).await?.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
             self.wire.consume(taken);
             rest -= taken as u64;
+            if let Some(Partial { incoming, written, .. }) = into.as_deref_mut() {
+                spill(incoming, written).await;
+            }
         }
         Ok(())
     }
@@ -258,11 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 reader.feed(input, incoming.buffer())
             };
             self.wire.consume(taken);
-            if written.is_ok() {
-                written = incoming.spill().await;
-            } else {
-                incoming.buffer().clear();
-            }
+            spill(incoming, &mut written).await;
             let bytes = reader.content_bytes();
             if ended || bytes > self.skipped_bytes_max() {
                 return Ok(Content { ended, fault: reader.fault(), bytes, written });
@@ -289,6 +274,15 @@ impl Received {
             Self::FarTooLarge => Err(Some(Reply::far_too_large())),
             Self::Unanswerable => Err(None),
         }
+    }
+}
+
+/// What the spool could not take once is only read over.
+async fn spill(incoming: &mut Incoming, written: &mut Result<(), NotKept>) {
+    if written.is_ok() {
+        *written = incoming.spill().await;
+    } else {
+        incoming.buffer().clear();
     }
 }
 

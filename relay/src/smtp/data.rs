@@ -2,14 +2,12 @@
 //!
 //! What others would take for an end of data must neither end a message here nor leave us (CVE-2023-51764 and its kin).
 
-use memchr::memchr2;
+use memchr::{memchr2, memchr2_iter};
 
 /// Takes content as the network cuts it.
 pub struct DataReader {
     state: State,
-    content_bytes: u64,
-    content_bytes_max: u64,
-    fault: Option<Fault>,
+    intake: Intake,
 }
 
 /// Why content cannot be kept. Reading goes on to its end all the same, so that the reply comes where it belongs.
@@ -19,72 +17,6 @@ pub enum Fault {
     BareLineEnd,
     /// More than we offered.
     TooLarge,
-}
-
-/// Takes content that comes by BDAT, in parts of a declared length: nothing in it is an end, and its lines obey the same rule.
-pub struct ChunkReader {
-    behind_cr: bool,
-    ends_in_crlf: bool,
-    content_bytes: u64,
-    content_bytes_max: u64,
-    fault: Option<Fault>,
-}
-
-impl ChunkReader {
-    /// `content_bytes_max`: longest content.
-    pub fn new(content_bytes_max: u64) -> Self {
-        Self { behind_cr: false, ends_in_crlf: true, content_bytes: 0, content_bytes_max, fault: None }
-    }
-
-    /// Takes all of `input`, and appends it to `content` unless the content is faulty.
-    pub fn feed(&mut self, input: &[u8], content: &mut Vec<u8>) {
-        for end in memchr::memchr2_iter(b'\r', b'\n', input) {
-            let before = if end == 0 { self.behind_cr } else { input[end - 1] == b'\r' };
-            // A LF wants a CR before it; whatever else follows a CR shows below, or at the next line end.
-            if (input[end] == b'\n') != before {
-                self.fault.get_or_insert(Fault::BareLineEnd);
-            }
-            if input[end] == b'\r' && input.get(end + 1).is_some_and(|next| *next != b'\n') {
-                self.fault.get_or_insert(Fault::BareLineEnd);
-            }
-        }
-        if self.behind_cr && input.first().is_some_and(|first| *first != b'\n') {
-            self.fault.get_or_insert(Fault::BareLineEnd);
-        }
-        let Some(last) = input.last() else { return };
-        self.ends_in_crlf = *last == b'\n';
-        self.behind_cr = *last == b'\r';
-        self.content_bytes += input.len() as u64;
-        if self.content_bytes > self.content_bytes_max {
-            self.fault.get_or_insert(Fault::TooLarge);
-        }
-        if self.fault.is_none() {
-            content.extend_from_slice(input);
-        }
-    }
-
-    /// The last part has come. A content without a last line end gets one, since DATA towards the primary cannot go without.
-    /// True if it did.
-    pub fn finish(&mut self, content: &mut Vec<u8>) -> bool {
-        if self.behind_cr {
-            self.fault.get_or_insert(Fault::BareLineEnd);
-        }
-        let lacks_end = !self.ends_in_crlf && self.fault.is_none();
-        if lacks_end {
-            content.extend_from_slice(b"\r\n");
-        }
-        lacks_end
-    }
-
-    /// Why the content that was read cannot be kept, if so.
-    pub fn fault(&self) -> Option<Fault> {
-        self.fault
-    }
-
-    /// Bytes read so far, whether kept or not.
-    pub fn content_bytes(&self) -> u64 {
-        self.content_bytes
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -104,7 +36,7 @@ enum State {
 impl DataReader {
     /// `content_bytes_max`: longest content, after unstuffing.
     pub fn new(content_bytes_max: u64) -> Self {
-        Self { state: State::LineStart, content_bytes: 0, content_bytes_max, fault: None }
+        Self { state: State::LineStart, intake: Intake::new(content_bytes_max) }
     }
 
     /// Takes from `input` and appends to `content`. Returns how much it took, and whether the end was in it.
@@ -117,7 +49,7 @@ impl DataReader {
                 (State::Cr, b'\n') => self.step(b"\r\n", State::LineStart, content),
                 (State::Cr | State::DotCr, _) => {
                     // The CR stood alone; what this byte means is decided as if within a line.
-                    self.fault.get_or_insert(Fault::BareLineEnd);
+                    self.intake.refuse(Fault::BareLineEnd);
                     self.step(b"\r", State::Text, content);
                     continue;
                 }
@@ -125,7 +57,7 @@ impl DataReader {
                 (State::Dot, b'\r') => self.state = State::DotCr,
                 (State::LineStart | State::Text, b'\r') => self.state = State::Cr,
                 (State::LineStart | State::Text | State::Dot, b'\n') => {
-                    self.fault.get_or_insert(Fault::BareLineEnd);
+                    self.intake.refuse(Fault::BareLineEnd);
                     self.step(b"\n", State::Text, content);
                 }
                 (State::LineStart | State::Text | State::Dot, _) => {
@@ -143,19 +75,95 @@ impl DataReader {
 
     /// Why the content that was read cannot be kept, if so.
     pub fn fault(&self) -> Option<Fault> {
-        self.fault
+        self.intake.fault
     }
 
     /// Bytes read so far, after unstuffing, whether kept or not.
     pub fn content_bytes(&self) -> u64 {
-        self.content_bytes
+        self.intake.bytes
     }
 
     fn step(&mut self, bytes: &[u8], state: State, content: &mut Vec<u8>) {
         self.state = state;
-        self.content_bytes += bytes.len() as u64;
-        if self.content_bytes > self.content_bytes_max {
-            self.fault.get_or_insert(Fault::TooLarge);
+        self.intake.take(bytes, content);
+    }
+}
+
+/// Takes content that comes by BDAT, in parts of a declared length: nothing in it is an end, and its lines obey the same rule.
+pub struct ChunkReader {
+    /// The byte before the next one.
+    last: Option<u8>,
+    intake: Intake,
+}
+
+impl ChunkReader {
+    /// `content_bytes_max`: longest content.
+    pub fn new(content_bytes_max: u64) -> Self {
+        Self { last: None, intake: Intake::new(content_bytes_max) }
+    }
+
+    /// Takes all of `input`, and appends it to `content` unless the content is faulty.
+    pub fn feed(&mut self, input: &[u8], content: &mut Vec<u8>) {
+        let Some((first, last)) = input.first().zip(input.last()) else { return };
+        let is_torn = |at: usize| at > 0 && at < input.len() && is_bare(Some(input[at - 1]), input[at]);
+        let mut ends = memchr2_iter(b'\r', b'\n', input);
+        if is_bare(self.last, *first) || ends.any(|at| is_torn(at) || is_torn(at + 1)) {
+            self.intake.refuse(Fault::BareLineEnd);
+        }
+        self.last = Some(*last);
+        self.intake.take(input, content);
+    }
+
+    /// The last part has come. A content without a last line end gets one, since DATA towards the primary cannot go without.
+    /// True if it did.
+    pub fn finish(&mut self, content: &mut Vec<u8>) -> bool {
+        if self.last == Some(b'\r') {
+            self.intake.refuse(Fault::BareLineEnd);
+        }
+        let lacks_end = self.last.is_some_and(|last| last != b'\n') && self.fault().is_none();
+        if lacks_end {
+            content.extend_from_slice(b"\r\n");
+        }
+        lacks_end
+    }
+
+    /// As [`DataReader::fault`].
+    pub fn fault(&self) -> Option<Fault> {
+        self.intake.fault
+    }
+
+    /// As [`DataReader::content_bytes`].
+    pub fn content_bytes(&self) -> u64 {
+        self.intake.bytes
+    }
+}
+
+/// A LF belongs behind a CR, and nothing else does.
+fn is_bare(before: Option<u8>, byte: u8) -> bool {
+    (before == Some(b'\r')) != (byte == b'\n')
+}
+
+/// Content as it is counted and kept, until something is wrong with it.
+struct Intake {
+    bytes: u64,
+    bytes_max: u64,
+    fault: Option<Fault>,
+}
+
+impl Intake {
+    fn new(bytes_max: u64) -> Self {
+        Self { bytes: 0, bytes_max, fault: None }
+    }
+
+    /// The first fault is the one that is told.
+    fn refuse(&mut self, fault: Fault) {
+        self.fault.get_or_insert(fault);
+    }
+
+    fn take(&mut self, bytes: &[u8], content: &mut Vec<u8>) {
+        self.bytes += bytes.len() as u64;
+        if self.bytes > self.bytes_max {
+            self.refuse(Fault::TooLarge);
         }
         if self.fault.is_none() {
             content.extend_from_slice(bytes);

@@ -91,6 +91,13 @@ struct Transaction {
     is_chunked: bool,
 }
 
+impl Transaction {
+    fn draft(&self, (helo, protocol): &(String, Protocol)) -> Draft {
+        let (reverse_path, recipients) = (self.reverse_path.clone(), self.recipients.clone());
+        Draft { helo: helo.clone(), protocol: *protocol, reverse_path, recipients, body: self.body }
+    }
+}
+
 enum Asked {
     Mail(Transaction),
     Rcpt(Address),
@@ -219,45 +226,35 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The transaction, if content may come for it; else why not.
+    fn ready(&mut self) -> Result<(&(String, Protocol), &mut Transaction), Reply> {
+        let client = self.client.as_ref().ok_or(Reply::bad_sequence("EHLO or HELO"))?;
+        let transaction = self.transaction.as_mut().ok_or(Reply::bad_sequence("MAIL"))?;
+        if transaction.recipients.is_empty() { Err(Reply::no_recipients()) } else { Ok((client, transaction)) }
+    }
+
     fn data(&mut self) -> Step {
-        let Some((helo, protocol)) = self.client.clone() else {
-            return Step::Say(Reply::bad_sequence("EHLO or HELO"));
+        let draft = match self.ready() {
+            Err(reply) => return Step::Say(reply),
+            // RFC 3030 section 2: no mixing.
+            Ok((_, transaction)) if transaction.is_chunked => {
+                return Step::Say(Reply::bad_sequence("BDAT LAST or RSET"));
+            }
+            Ok((client, transaction)) => transaction.draft(client),
         };
-        match self.transaction.take() {
-            None => Step::Say(Reply::bad_sequence("MAIL")),
-            Some(transaction) if transaction.is_chunked => {
-                self.transaction = Some(transaction);
-                Step::Say(Reply::bad_sequence("BDAT LAST or RSET")) // RFC 3030 section 2: no mixing
-            }
-            Some(transaction) if transaction.recipients.is_empty() => {
-                self.transaction = Some(transaction);
-                Step::Say(Reply::no_recipients())
-            }
-            Some(Transaction { reverse_path, body, recipients, is_chunked: _ }) => {
-                Step::Receive(Draft { helo, protocol, reverse_path, recipients, body })
-            }
-        }
+        self.transaction = None;
+        Step::Receive(draft)
     }
 
     /// What cannot be taken is read over all the same: its bytes are no commands (RFC 3030 section 2).
     fn chunk(&mut self, bytes: u64, is_last: bool) -> Step {
-        let Some((helo, protocol)) = self.client.clone() else {
-            return Step::Skip(bytes, Reply::bad_sequence("EHLO or HELO"));
+        let begins = match self.ready() {
+            Err(reply) => return Step::Skip(bytes, reply),
+            Ok((client, transaction)) => {
+                let is_first = !std::mem::replace(&mut transaction.is_chunked, true);
+                is_first.then(|| transaction.draft(client))
+            }
         };
-        let Some(transaction) = &mut self.transaction else {
-            return Step::Skip(bytes, Reply::bad_sequence("MAIL"));
-        };
-        if transaction.recipients.is_empty() {
-            return Step::Skip(bytes, Reply::no_recipients());
-        }
-        let is_first = !std::mem::replace(&mut transaction.is_chunked, true);
-        let begins = is_first.then(|| Draft {
-            helo,
-            protocol,
-            reverse_path: transaction.reverse_path.clone(),
-            recipients: transaction.recipients.clone(),
-            body: transaction.body,
-        });
         if is_last {
             self.transaction = None;
         }

@@ -86,20 +86,24 @@ pub fn copy(disk: &dyn Disk, number: u64, part: &[u8], range: &Range<u64>, kind:
         let _ = disk.remove(&temporary); // on a full volume somebody needs that room
         return Err(cause);
     }
-    disk.rename(&temporary, &format!("{FOLDER}/{name}"))?;
+    take_in(disk, &temporary, &name)
+}
+
+fn take_in(disk: &dyn Disk, from: &str, name: &str) -> io::Result<()> {
+    disk.rename(from, &format!("{FOLDER}/{name}"))?;
     disk.sync_folder(FOLDER)
 }
 
 /// Moves the file of a message aside that ends as damaged: much of it may be whole.
 pub fn move_large(disk: &dyn Disk, id: MessageId) -> io::Result<()> {
-    match disk.rename(&large::path(id), &format!("{FOLDER}/{id}.large")) {
+    match take_in(disk, &large::path(id), &format!("{id}.large")) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.and_then(|()| disk.sync_folder(FOLDER)),
+        result => result,
     }
 }
 
-/// Moves a whole segment aside that could not be read in full: what lies in its bad blocks may be read some day.
-pub fn move_segment(disk: &dyn Disk, number: u64) -> io::Result<()> {
-    disk.rename(&log::path(number), &format!("{FOLDER}/{number:016}.seg"))?;
-    disk.sync_folder(FOLDER)
+/// Moves a whole segment aside that could not be read in full: what lies in its bad blocks may be read some day. Its name
+/// is that of a copy of all of it.
+pub fn move_segment(disk: &dyn Disk, number: u64, length: u64) -> io::Result<()> {
+    take_in(disk, &log::path(number), &name(number, &(0..length), DamageKind::Rot))
 }

@@ -82,17 +82,26 @@ fn make_sure(disk: &dyn Disk, survey: &Survey) -> Result<(), RecoveryError> {
 
 /// Segments that had to be read get a footer, so that the next start is quicker.
 #[derive(Default)]
-struct Footers(Vec<(u64, Vec<u8>)>);
+struct Footers {
+    rest: Vec<(u64, Vec<u8>)>,
+    bytes: usize,
+}
+
+/// They wait in memory until the start has room for them. Where none is left of a large log, each start writes so many.
+const FOOTERS_BYTES_MAX: usize = 32 << 20;
 
 impl Watch for Footers {
     fn footer(&mut self, number: u64, bytes: Vec<u8>) {
-        self.0.push((number, bytes));
+        if self.bytes + bytes.len() <= FOOTERS_BYTES_MAX {
+            self.bytes += bytes.len();
+            self.rest.push((number, bytes));
+        }
     }
 }
 
 impl Footers {
     fn write(self, disk: &dyn Disk) {
-        for (number, bytes) in self.0 {
+        for (number, bytes) in self.rest {
             let _ = disk.remove(&log::footer_path(number)); // one that did not check
             log::write_footer(disk, number, &bytes);
         }
@@ -108,7 +117,7 @@ fn set_aside(disk: &dyn Disk, survey: &mut Survey) -> Result<Damages, RecoveryEr
         // Each start is to read this segment, and to tell.
         let _ = disk.remove(&log::footer_path(segment));
         let (bytes, bad_blocks) = read_segment(disk, segment)?;
-        if Some(&bad_blocks) != survey.state.unread.get(&segment).or(Some(&Vec::new())) {
+        if survey.state.unread.get(&segment).map_or(&[][..], Vec::as_slice) != bad_blocks {
             // What is read now may be mail: the next start enters it.
             let source = io::Error::other("some blocks could be read only now and then");
             return Err(RecoveryError::Io { step: survey::unreadable(segment), source });
@@ -124,13 +133,14 @@ fn set_aside(disk: &dyn Disk, survey: &mut Survey) -> Result<Damages, RecoveryEr
     }
     for (number, length) in &survey.headerless {
         let ((bytes, bad_blocks), range) = (read_segment(disk, *number)?, 0..*length);
-        if !bad_blocks.is_empty() {
-            quarantine::move_segment(disk, *number).map_err(at(|| format!("move segment {number} to quarantine")))?;
-            continue;
-        }
-        let copied = quarantine::copy(disk, *number, &bytes, &range, DamageKind::Rot);
+        let is_whole = bad_blocks.is_empty();
+        let copied = if is_whole {
+            quarantine::copy(disk, *number, &bytes, &range, DamageKind::Rot)
+        } else {
+            quarantine::move_segment(disk, *number, *length)
+        };
         damages.tell(quarantine::sentence(*number, &range, DamageKind::Rot, &copied), true);
-        if copied.is_ok() {
+        if copied.is_ok() && is_whole {
             disk.remove(&log::path(*number)).map_err(at(|| format!("remove segment {number}")))?;
         }
     }

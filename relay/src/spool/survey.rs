@@ -142,10 +142,7 @@ pub fn survey(disk: &dyn Disk, reading: Reading, watch: &mut dyn Watch) -> Resul
         .collect();
     let oldest = headers.keys().next().copied();
     // One without header was copied or moved aside as a whole, and told.
-    let is_copy = |name: &str, number: u64| {
-        name.strip_prefix(&format!("{number:016}")).is_some_and(|rest| rest.starts_with("-0-") || rest == ".seg")
-    };
-    let is_set_aside = |number: u64| quarantined.iter().any(|name| is_copy(name, number));
+    let is_set_aside = |number: u64| quarantined.iter().any(|name| name.starts_with(&format!("{number:016}-0-")));
     let is_missing = |number: &u64| {
         oldest.is_some_and(|oldest| oldest < *number) && !headers.contains_key(number) && !is_set_aside(*number)
     };
@@ -343,23 +340,28 @@ pub fn list(disk: &dyn Disk, folder: &str) -> Result<Vec<String>, RecoveryError>
 
 /// Reads the start of a file, at most `length_max` bytes of it, into a buffer that grows and is used again.
 pub fn read(file: &dyn DiskFile, length_max: u64, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let length = make_space(file, length_max, buffer)?;
+    file.read_at(&mut buffer[..length], 0)?;
+    Ok(length)
+}
+
+fn make_space(file: &dyn DiskFile, length_max: u64, buffer: &mut Vec<u8>) -> io::Result<usize> {
     let length = file.length()?.min(length_max) as usize;
     if buffer.len() < length {
         buffer.resize(length, 0);
     }
-    file.read_at(&mut buffer[..length], 0)?;
     Ok(length)
 }
 
 /// Like [`read`], around bad sectors: where the disk gives nothing, the buffer holds what is no record, and the blocks are
 /// returned. An error if that is too much for bad sectors.
 pub fn read_around(file: &dyn DiskFile, length_max: u64, buffer: &mut Vec<u8>) -> io::Result<(usize, Vec<Range<u64>>)> {
-    match read(file, length_max, buffer) {
-        Ok(length) => return Ok((length, Vec::new())),
+    let length = make_space(file, length_max, buffer)?;
+    match file.read_at(&mut buffer[..length], 0) {
+        Ok(()) => return Ok((length, Vec::new())),
         Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => return Err(cause),
         Err(_) => {}
     }
-    let length = file.length()?.min(length_max) as usize;
     let mut bad_blocks: Vec<Range<u64>> = Vec::new();
     for start in (0..length).step_by(BLOCK_BYTES) {
         let block = &mut buffer[start..length.min(start + BLOCK_BYTES)];

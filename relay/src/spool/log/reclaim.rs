@@ -53,8 +53,15 @@ impl Log {
             let disk = &self.shared.disk;
             let _ = disk.remove(&footer_path(oldest));
             // One that is not there was removed, and only its sync has failed.
-            let is_unread = self.shared.state().unread.contains_key(&oldest);
-            let gone = if is_unread { quarantine::move_segment(&**disk, oldest) } else { disk.remove(&path(oldest)) };
+            let unread = {
+                let state = self.shared.state();
+                let segment = state.segments.get(&oldest).filter(|_| state.unread.contains_key(&oldest));
+                segment.map(|segment| segment.length)
+            };
+            let gone = match unread {
+                Some(length) => quarantine::move_segment(&**disk, oldest, length),
+                None => disk.remove(&path(oldest)),
+            };
             let removed = match gone {
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
                 result => result,
