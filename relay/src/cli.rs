@@ -1,7 +1,7 @@
 //! The command line: what people change first, and where on this machine the relay works.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     config::{self, Config, ConfigError},
     mail::id::MessageId,
+    smtp::certificates::Files,
 };
 
 /// Keeps mail while the primary mail server is away, and hands it over when it is back.
@@ -146,16 +147,48 @@ pub struct Flags {
         hide_env_values = true
     )]
     pub data: PathBuf,
-    /// Address for SMTP. Port 25 needs privilege, 2525 does not.
+    /// Address for SMTP; [::] takes IPv4 too. Port 25 needs privilege, 2525 does not. Give it again for others
+    /// [default: [::]:2525, unless there is --listen-proxy].
     #[arg(
         long,
         env = "BACKUPMX_LISTEN",
         value_name = "ADDRESS",
-        default_value = "[::]:2525",
+        value_delimiter = ',',
         global = true,
         hide_env_values = true
     )]
-    pub listen: SocketAddr,
+    pub listen: Vec<SocketAddr>,
+    /// Address for SMTP behind a load balancer that speaks the PROXY protocol; proxyProtocol.trusted names who may.
+    #[arg(
+        long,
+        env = "BACKUPMX_LISTEN_PROXY",
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        global = true,
+        hide_env_values = true
+    )]
+    pub listen_proxy: Vec<SocketAddr>,
+    /// Certificate for STARTTLS, in PEM, with those between it and its root. It is read again when it changes. Give it and
+    /// --tls-key again for other names; the first is for clients that ask for none of them.
+    #[arg(
+        long,
+        env = "BACKUPMX_TLS_CERT",
+        value_name = "FILE",
+        value_delimiter = ',',
+        global = true,
+        hide_env_values = true
+    )]
+    pub tls_cert: Vec<PathBuf>,
+    /// Its private key, in PEM.
+    #[arg(
+        long,
+        env = "BACKUPMX_TLS_KEY",
+        value_name = "FILE",
+        value_delimiter = ',',
+        global = true,
+        hide_env_values = true
+    )]
+    pub tls_key: Vec<PathBuf>,
     /// Address for /metrics, /status, /healthz and /readyz. No secrets, but not for the world.
     #[arg(
         long,
@@ -236,7 +269,37 @@ impl Flags {
         } else if document.hostname.is_empty() {
             document.hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         }
-        config::check(document)
+        let config = config::check(document)?;
+        if !self.listen_proxy.is_empty() && config.proxies.is_empty() {
+            return Err(ConfigError::Value {
+                key: "proxyProtocol.trusted",
+                reason: "is empty, so nobody could connect to --listen-proxy; list the proxies' networks".into(),
+            });
+        }
+        Ok(config)
+    }
+
+    /// Where clients connect by themselves.
+    pub fn listen(&self) -> Vec<SocketAddr> {
+        if self.listen.is_empty() && self.listen_proxy.is_empty() {
+            return vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, backupmx_relay_api::port::SMTP))];
+        }
+        self.listen.clone()
+    }
+
+    /// The files of --tls-cert and --tls-key, in pairs. What they hold is not looked at.
+    pub fn certificates(&self) -> Result<Vec<Files>, ConfigError> {
+        let (certificates, keys) = (&self.tls_cert, &self.tls_key);
+        if certificates.len() != keys.len() {
+            let reason = format!(
+                "is given {} times, and --tls-key {} times; give both, once for each certificate",
+                certificates.len(),
+                keys.len()
+            );
+            return Err(ConfigError::Value { key: "--tls-cert", reason });
+        }
+        let pairs = certificates.iter().cloned().zip(keys.iter().cloned());
+        Ok(pairs.map(|(certificate, key)| Files { certificate, key }).collect())
     }
 
     /// Where the admin token is.
@@ -292,5 +355,25 @@ mod tests {
         assert_eq!(config.document.domains, ["a.example", "b.example"]);
         assert!(!config.document.hostname.is_empty());
         assert!(flags(&["--domain", "a.example"]).is_err(), "no primary");
+        let proxied = ["--domain", "a.example", "--primary", "mx1", "--listen-proxy", "[::]:2526"];
+        assert!(flags(&proxied).unwrap_err().to_string().contains("proxyProtocol.trusted"));
+    }
+
+    #[test]
+    fn a_relay_listens_where_it_is_told_and_else_on_2525() {
+        let listen = |arguments: &[&str]| Cli::parse_from([&["backupmx-relay"], arguments].concat()).flags.listen();
+        assert_eq!(listen(&[]), ["[::]:2525".parse().unwrap()]);
+        assert_eq!(listen(&["--listen-proxy", "[::]:2526"]), []);
+        let two = ["0.0.0.0:25".parse().unwrap(), "[::]:25".parse().unwrap()];
+        assert_eq!(listen(&["--listen", "0.0.0.0:25", "--listen", "[::]:25"]), two);
+    }
+
+    #[test]
+    fn each_certificate_has_its_key() {
+        let files =
+            |arguments: &[&str]| Cli::parse_from([&["backupmx-relay"], arguments].concat()).flags.certificates();
+        assert_eq!(files(&["--tls-cert", "a.crt,b.crt", "--tls-key", "a.key,b.key"]).unwrap().len(), 2);
+        assert!(files(&["--tls-cert", "a.crt"]).is_err());
+        assert!(files(&["--tls-key", "a.key"]).is_err());
     }
 }

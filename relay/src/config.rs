@@ -1,16 +1,18 @@
 //! The config document, read and checked once. Later code takes only the checked [`Config`] and never looks back.
 
-use std::{fmt::Display, fs::File, io::Read, path::Path};
+use std::{fmt::Display, fs::File, io::Read, net::IpAddr, path::Path};
 
 use backupmx_relay_api::{
     SCHEMA,
     config::{Document, Host},
     quantity::{Bytes, Span},
 };
+use ipnet::IpNet;
 
 use crate::{
     mail::address::{is_address_literal, is_domain},
     policy::recipient::Domains,
+    smtp::memory::OWN_BYTES,
 };
 
 /// A document in which everything can be used as it is.
@@ -20,6 +22,36 @@ pub struct Config {
     pub document: Document,
     /// The domains, ready for look-up.
     pub domains: Domains,
+    /// Proxies that may speak for clients.
+    pub proxies: Networks,
+    /// Who may say ETRN, besides the primary.
+    pub etrn: Networks,
+}
+
+/// A list of networks.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Networks(Vec<IpNet>);
+
+impl Networks {
+    /// From texts such as `10.0.0.0/8` or `192.0.2.1`. The first bad one comes back.
+    fn new(texts: &[String]) -> Result<Self, String> {
+        let network = |text: &String| {
+            let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            parsed.map_err(|_| text.clone())
+        };
+        texts.iter().map(network).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether an address is in one of them. An IPv4 client is the same on an IPv6 socket.
+    pub fn contain(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// Why a document cannot be used. Each message names the key and the cure.
@@ -81,12 +113,21 @@ pub fn check(document: Document) -> Result<Config, ConfigError> {
     }
     check_names(&document)?;
     check_probe(&document)?;
-    check_delivery_and_limits(&document)?;
+    check_delivery(&document)?;
+    check_limits(&document)?;
+    let networks = |key, texts: &[String]| {
+        Networks::new(texts).map_err(|text| ConfigError::Value {
+            key,
+            reason: format!("{text:?} is no network; write for instance 10.0.0.0/8 or 192.0.2.1"),
+        })
+    };
+    let proxies = networks("proxyProtocol.trusted", &document.proxy_protocol.trusted)?;
+    let etrn = networks("etrn.allowed", &document.etrn.allowed)?;
     let domains = Domains::new(&document.domains).map_err(|name| ConfigError::Value {
         key: "domains",
         reason: format!("{name:?} is no domain; write example.org, or *.example.org for all below it"),
     })?;
-    Ok(Config { document, domains })
+    Ok(Config { document, domains, proxies, etrn })
 }
 
 fn check_names(document: &Document) -> Result<(), ConfigError> {
@@ -127,18 +168,36 @@ fn check_probe(document: &Document) -> Result<(), ConfigError> {
     between("primary.probe.successThreshold", probe.success_threshold, 1, 100)
 }
 
-fn check_delivery_and_limits(document: &Document) -> Result<(), ConfigError> {
-    let (delivery, limits) = (&document.primary.delivery, &document.limits);
+fn check_delivery(document: &Document) -> Result<(), ConfigError> {
+    let delivery = &document.primary.delivery;
     between("primary.delivery.maxConnections", delivery.max_connections, 1, 1000)?;
     between("primary.delivery.maxMessagesPerConnection", delivery.max_messages_per_connection, 1, 1_000_000)?;
     within("primary.delivery.retryInterval", delivery.retry_interval, "100ms", "1d")?;
-    within("primary.delivery.retryIntervalMax", delivery.retry_interval_max, "100ms", "1d")?;
+    within("primary.delivery.retryIntervalMax", delivery.retry_interval_max, "100ms", "1d")
+}
+
+fn check_limits(document: &Document) -> Result<(), ConfigError> {
+    let limits = &document.limits;
     // RFC 5321 section 4.5.3.1.7 asks for 64 KiB at least.
     between("limits.messageSize", limits.message_size, Bytes(64 << 10), Bytes(2 << 30))?;
-    between("limits.connections", limits.connections, 1, 100_000)?;
-    between("limits.connectionsPerClient", limits.connections_per_client, 1, 100_000)?;
+    // Each takes some 20 KiB even if it does nothing.
+    between("limits.connections", limits.connections, 1, 20_000)?;
+    between("limits.connectionsPerClient", limits.connections_per_client, 1, 20_000)?;
     // RFC 5321 section 4.5.3.1.8 asks for 100 at least; a record's fields hold 1000 (spool/record.rs).
-    between("limits.recipients", limits.recipients, 100, 1000)
+    between("limits.recipients", limits.recipients, 100, 1000)?;
+    // A sender's software may make a mistake with each of a hundred recipients; nobody needs a thousand.
+    between("limits.errors", limits.errors, 5, 1000)?;
+    between("limits.junkCommands", limits.junk_commands, 10, 10_000)?;
+    // With all parameters that are offered, RCPT may have 1.6 KiB (RFC 3461 sections 4.1 and 4.2).
+    between("limits.commandLine", limits.command_line, Bytes(2 << 10), Bytes(16 << 10))?;
+    within("limits.idleTimeout", limits.idle_timeout, "1s", "1h")?;
+    within("limits.busyTimeout", limits.busy_timeout, "1s", "1h")?;
+    within("limits.busyTimeoutBeforeMail", limits.busy_timeout_before_mail, "1s", "1h")?;
+    // What the log needs to go on: a segment that is begun, its successor, and what is coming in at the moment.
+    between("limits.freeSpace", limits.free_space, Bytes(192 << 20), Bytes(1 << 40))?;
+    // What each session needs to come forward at all, and some for the larger ones.
+    let memory_min = Bytes((32 << 20) + u64::from(limits.connections) * OWN_BYTES as u64);
+    between("limits.memory", limits.memory, memory_min, Bytes(64 << 30))
 }
 
 fn is_host(name: &str) -> bool {
@@ -196,6 +255,11 @@ primary:
             ("primary:", "schema: 2\nprimary:", "schema"),
             ("primary:", "limits: {recipients: 99}\nprimary:", "limits.recipients"),
             ("primary:", "limits: {messageSize: 1Ki}\nprimary:", "limits.messageSize"),
+            ("primary:", "limits: {connections: 20000}\nprimary:", "limits.memory"),
+            ("primary:", "limits: {idleTimeout: 0s}\nprimary:", "limits.idleTimeout"),
+            ("primary:", "limits: {freeSpace: 1Mi}\nprimary:", "limits.freeSpace"),
+            ("primary:", "proxyProtocol: {trusted: [10.0.0.0/33]}\nprimary:", "proxyProtocol.trusted"),
+            ("primary:", "etrn: {allowed: [mx1.example.org]}\nprimary:", "etrn.allowed"),
             ("primary:", "primary:\n  probe: {interval: 1ms}", "primary.probe.interval"),
             ("primary:", "primary:\n  delivery: {maxConnections: 0}", "primary.delivery.maxConnections"),
         ] {
@@ -212,5 +276,21 @@ primary:
         let refused = checked(&GOOD.replace("hostname", "hostnaem")).unwrap_err().to_string();
         assert!(refused.contains("hostnaem"), "{refused}");
         assert!(refused.contains("line 3") && refused.contains("column 1"), "{refused}");
+    }
+
+    #[test]
+    fn a_network_is_an_address_or_a_range_of_them() {
+        let networks = Networks::new(&["10.0.0.0/8".into(), "192.0.2.1".into(), "2001:db8::/32".into()]).unwrap();
+        for (address, inside) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("11.0.0.1", false),
+            ("192.0.2.1", true),
+            ("192.0.2.2", false),
+            ("2001:db8:1::1", true),
+            ("2001:db9::1", false),
+        ] {
+            assert_eq!(networks.contain(address.parse().unwrap()), inside, "{address}");
+        }
     }
 }

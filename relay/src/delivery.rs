@@ -95,7 +95,10 @@ impl Drain {
             opened = Hop::open(&host, &self.hostname, patience) => opened,
         };
         match opened {
-            Ok(hop) => self.hand_over(hop, &mut place, &stop).await,
+            Ok(hop) => {
+                self.primary.met(&hop);
+                self.hand_over(hop, &mut place, &stop).await;
+            }
             Err(cause) => {
                 // Where others are at work, it only takes no more of them.
                 if self.queue.connection_refused(Instant::now()) {

@@ -3,5 +3,6 @@
 pub mod address;
 pub mod content;
 pub mod envelope;
+pub mod header;
 pub mod id;
 pub mod trace;

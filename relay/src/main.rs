@@ -11,7 +11,8 @@ use backupmx_relay::{
     cli::{Cli, Command, Flags, LogFormat},
     config::{Config, ConfigError},
     offline,
-    run::{self, Listeners, RunError},
+    run::{self, Addresses, Listeners, RunError},
+    smtp::certificates::{self, CertificateError},
     spool::folder::{self, FolderError},
 };
 use clap::Parser;
@@ -22,9 +23,7 @@ use tokio_util::sync::CancellationToken;
 fn main() -> ExitCode {
     let Cli { command, flags } = Cli::parse(); // wrong usage ends here, with code 2
     let done = match &command {
-        Some(Command::CheckConfig) => {
-            flags.config().map(|config| println!("{}", checked(&config))).map_err(Failure::from)
-        }
+        Some(Command::CheckConfig) => check(&flags).map(|words| println!("{words}")),
         Some(Command::PrintConfig) => flags.config().map_err(Failure::from).and_then(|config| print(&config)),
         Some(Command::Spool(command)) => match offline::run(command, &flags.data) {
             Ok(true) => Ok(()),
@@ -47,6 +46,8 @@ fn main() -> ExitCode {
 enum Failure {
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
+    #[error("certificate: {0}")]
+    Certificate(#[from] CertificateError),
     #[error("data folder {path}: {source}")]
     Folder { path: String, source: FolderError },
     #[error(
@@ -66,12 +67,23 @@ enum Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Self::Config(_) => 2,
+            Self::Config(_) | Self::Certificate(_) => 2,
             Self::Folder { .. } | Self::Token { .. } | Self::Run(RunError::Spool(_)) => 3,
             Self::Offline(cause) => cause.code(),
             Self::Print(_) | Self::Run(_) | Self::Runtime(_) => 1,
         }
     }
+}
+
+/// What would be run, in words.
+fn check(flags: &Flags) -> Result<String, Failure> {
+    let config = flags.config()?;
+    let mut words = checked(&config);
+    for files in flags.certificates()? {
+        let described = certificates::check(&files)?;
+        words += &format!("\ncertificate is good: {} until {}", described.name, described.not_after);
+    }
+    Ok(words)
 }
 
 fn checked(config: &Config) -> String {
@@ -91,7 +103,7 @@ fn print(config: &Config) -> Result<(), Failure> {
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
-    let config = flags.config()?;
+    let (config, certificates) = (flags.config()?, flags.certificates()?);
     start_log(flags);
     let unusable = |source| Failure::Folder { path: flags.data.display().to_string(), source };
     let _lock = folder::take(&flags.data).map_err(unusable)?;
@@ -101,10 +113,12 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
     raise_file_limit();
     let ended = runtime.block_on(async {
-        let listeners = Listeners::bind(flags.listen, flags.observe, flags.console).await?;
+        let (smtp, proxied) = (flags.listen(), flags.listen_proxy.clone());
+        let addresses = Addresses { smtp, proxied, observe: flags.observe, console: flags.console };
+        let listeners = Listeners::bind(&addresses).await?;
         let stop = CancellationToken::new();
         stop_on_signal(&stop)?;
-        Ok(run::run(config, data, token, listeners, stop).await?)
+        Ok(run::run(config, certificates, data, token, listeners, stop).await?)
     });
     // A name look-up that hangs must not hold up the end.
     runtime.shutdown_background();

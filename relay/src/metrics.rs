@@ -3,11 +3,11 @@
 use backupmx_relay_api::metric;
 use jiff::Timestamp;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-    core::Collector, process_collector::ProcessCollector,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
 
-use crate::{spool::Counts, status::Parts};
+use crate::{smtp::certificates::Described, spool::Counts, status::Parts};
 
 /// All metrics of one relay.
 pub struct Metrics {
@@ -42,6 +42,7 @@ struct AtScrape {
     spool_bytes: IntGauge,
     spool_free_bytes: IntGauge,
     drain_rate: Gauge,
+    certificate_expiry: IntGaugeVec,
 }
 
 /// From an answer on the same machine to a time-out.
@@ -133,6 +134,13 @@ impl AtScrape {
             )?,
             spool_bytes: register(registry, IntGauge::new(metric::SPOOL_BYTES, "Bytes that the spool takes"))?,
             spool_free_bytes: register(registry, IntGauge::new(metric::SPOOL_FREE_BYTES, "Bytes free on its volume"))?,
+            certificate_expiry: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(metric::CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS, "When a certificate for STARTTLS ends"),
+                    &["name"],
+                ),
+            )?,
             drain_rate: register(
                 registry,
                 Gauge::new(metric::DRAIN_MESSAGES_PER_SECOND, "Messages a second that the primary takes at present"),
@@ -149,6 +157,10 @@ impl AtScrape {
         self.account_difference.set(parts.spool.account().difference());
         self.spool_bytes.set(parts.spool.bytes().cast_signed());
         self.spool_free_bytes.set(parts.spool.free_bytes().cast_signed());
+        self.certificate_expiry.reset(); // one that was replaced is no longer of interest
+        for Described { name, not_after } in parts.certificates.described() {
+            self.certificate_expiry.with_label_values(&[&name]).set(not_after.as_second());
+        }
         self.drain_rate.set(parts.queue.messages_per_second(std::time::Instant::now()));
     }
 }

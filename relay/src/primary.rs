@@ -1,10 +1,16 @@
 //! Watches the primary: one task probes it, deliveries add what they find, everybody else asks here.
 
+pub mod mirror;
 pub mod monitor;
 
 use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Write},
+    net::IpAddr,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use backupmx_relay_api::{
@@ -15,14 +21,26 @@ use jiff::Timestamp;
 use tokio::{sync::Notify, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use self::monitor::{Finding, Moment, Monitor};
+use self::{
+    mirror::Mirror,
+    monitor::{Finding, Moment, Monitor},
+};
 use crate::{
     chance,
     delivery::hop::{Hop, OpenError, Patience},
     foreign::shown,
+    mail::envelope::Offers,
     metrics::Metrics,
     queue::Queue,
 };
+
+/// In the data folder: what the primary offers, so that a restart while it is away forgets nothing.
+const OFFERS_FILE: &str = "primary-offers.json";
+/// Addresses of the primary that are remembered: more than any has.
+const ADDRESSES_MAX: usize = 64;
+
+/// A primary that sent something back does so again within this time, when it tries that message anew; one that did not is mended.
+const LOOPS_BACK_FOR: Duration = Duration::from_secs(3600);
 
 /// What is known of the primary, and the way to find out more.
 pub struct Primary {
@@ -30,6 +48,11 @@ pub struct Primary {
     hostname: String,
     patience: Patience,
     monitor: Mutex<Monitor>,
+    mirror: Mutex<Mirror>,
+    offers_file: PathBuf,
+    addresses: Mutex<BTreeSet<IpAddr>>,
+    /// When it last brought what it got from us.
+    sent_back_at: Mutex<Option<Instant>>,
     /// The probing task should look at its plans again.
     replan: Notify,
     queue: Arc<Queue>,
@@ -37,11 +60,35 @@ pub struct Primary {
 }
 
 impl Primary {
-    /// Nothing is known yet.
-    pub fn new(hosts: Vec<Host>, hostname: String, probe: Probe, queue: Arc<Queue>, metrics: Arc<Metrics>) -> Self {
+    /// Nothing is known yet but what `data`, the data folder, still tells of its offers.
+    pub fn new(
+        hosts: Vec<Host>,
+        hostname: String,
+        probe: Probe,
+        queue: Arc<Queue>,
+        metrics: Arc<Metrics>,
+        data: &Path,
+    ) -> Self {
         let patience = Patience { connect: probe.connect_timeout.0, reply: probe.timeout.0 };
         let monitor = Mutex::new(Monitor::new(probe, Timestamp::now()));
-        Self { hosts, hostname, patience, monitor, replan: Notify::new(), queue, metrics }
+        let offers_file = data.join(OFFERS_FILE);
+        let mirror = Mutex::new(Mirror::new(hosts.iter().map(name).collect(), remembered(&offers_file)));
+        let literals = hosts.iter().filter_map(|host| host.host.trim_matches(['[', ']']).parse().ok());
+        let addresses = Mutex::new(literals.map(|address: IpAddr| address.to_canonical()).collect());
+        let replan = Notify::new();
+        Self {
+            hosts,
+            hostname,
+            patience,
+            monitor,
+            mirror,
+            offers_file,
+            addresses,
+            sent_back_at: Mutex::default(),
+            replan,
+            queue,
+            metrics,
+        }
     }
 
     /// Probes until `stop`.
@@ -78,6 +125,50 @@ impl Primary {
     pub fn delivery_found(&self, finding: Finding) {
         self.found(finding, moment());
         self.replan.notify_one();
+    }
+
+    /// A connection got as far as EHLO: remembers its address, and what it offers.
+    pub fn met(&self, hop: &Hop) {
+        let mut addresses = lock(&self.addresses);
+        if addresses.len() < ADDRESSES_MAX {
+            addresses.insert(hop.address);
+        }
+        drop(addresses);
+        let mut mirror = lock(&self.mirror);
+        if mirror.note(&hop.name, &hop.extensions, Timestamp::now()) {
+            let (file, document) = (self.offers_file.clone(), mirror.document());
+            drop(mirror);
+            tokio::task::spawn_blocking(move || {
+                if let Err(cause) = write(&file, &document) {
+                    tracing::warn!(file = %file.display(), %cause, "write what the primary offers");
+                }
+            });
+        }
+    }
+
+    /// Whether this is an address of the primary, as far as it is known.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        lock(&self.addresses).contains(&address.to_canonical())
+    }
+
+    /// It brought what it got from us.
+    pub fn sends_back(&self) {
+        *lock(&self.sent_back_at) = Some(Instant::now());
+    }
+
+    /// Whether it did so lately.
+    pub fn loops_back(&self) -> bool {
+        lock(&self.sent_back_at).is_some_and(|at| at.elapsed() < LOOPS_BACK_FOR)
+    }
+
+    /// What senders may be offered: the longest message, at most `message_bytes_max`, and parameters.
+    pub fn offers(&self, message_bytes_max: u64) -> (u64, Offers) {
+        lock(&self.mirror).offers(message_bytes_max)
+    }
+
+    /// The same for the status document.
+    pub fn capabilities(&self, message_bytes_max: u64) -> status::Capabilities {
+        lock(&self.mirror).capabilities(message_bytes_max)
     }
 
     async fn probe_once(&self) {
@@ -120,8 +211,7 @@ impl Primary {
     /// The host that answered last: where mail goes.
     pub fn host(&self) -> Host {
         let monitor = self.monitor();
-        let named =
-            |host: &&Host| monitor.host.as_ref().is_some_and(|name| *name == format!("{}:{}", host.host, host.port));
+        let named = |host: &&Host| monitor.host.as_ref().is_some_and(|answered| *answered == name(host));
         // The configuration names one host at least (config.rs).
         self.hosts.iter().find(named).unwrap_or(&self.hosts[0]).clone()
     }
@@ -145,6 +235,7 @@ impl Primary {
             match Hop::open(host, &self.hostname, self.patience).await {
                 Ok(hop) => {
                     finding = Finding::Answers { host: hop.name.clone() };
+                    self.met(&hop);
                     // The answer is known; mail must not wait for the goodbye.
                     tokio::spawn(hop.quit(self.patience.reply));
                     break;
@@ -156,8 +247,41 @@ impl Primary {
     }
 
     fn monitor(&self) -> MutexGuard<'_, Monitor> {
-        self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.monitor)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn name(host: &Host) -> String {
+    format!("{}:{}", host.host, host.port)
+}
+
+/// What the file holds; nothing if it cannot be used, since the primary tells it again when it is back.
+fn remembered(file: &Path) -> mirror::Document {
+    let text = match fs::read(file) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return mirror::Document::default(),
+        Err(cause) => {
+            tracing::warn!(file = %file.display(), %cause, "read what the primary offers");
+            return mirror::Document::default();
+        }
+    };
+    serde_json::from_slice(&text).unwrap_or_else(|cause| {
+        tracing::warn!(file = %file.display(), %cause, "what the primary offers cannot be read and is asked again");
+        mirror::Document::default()
+    })
+}
+
+/// Replaces the file as a whole, so that a crash leaves the old one or the new one.
+fn write(file: &Path, document: &mirror::Document) -> io::Result<()> {
+    let temporary = file.with_extension("new");
+    let mut written = File::create(&temporary)?;
+    written.write_all(&serde_json::to_vec_pretty(document)?)?;
+    written.sync_all()?;
+    fs::rename(&temporary, file)
 }
 
 fn moment() -> Moment {

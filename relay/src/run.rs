@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::Router;
@@ -25,8 +25,13 @@ use crate::{
     primary::Primary,
     queue::Queue,
     smtp::{
-        connection::Door,
-        listener::{self, Bounds},
+        certificates::{Certificates, Files},
+        connection::{Door, Limits},
+        listener::{self, Entrance, Hall},
+        memory::Memory,
+        names::Names,
+        places::{Bounds, Places},
+        promises::Promises,
         session::Terms,
     },
     spool::{RecoveryError, Spool, Watchers, disk::RealDisk},
@@ -39,10 +44,24 @@ const STOP_MAX: Duration = Duration::from_secs(20);
 /// For the last words to the log on disk, and for pages that somebody still reads.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
+/// Where the relay should listen.
+pub struct Addresses {
+    /// SMTP.
+    pub smtp: Vec<SocketAddr>,
+    /// SMTP behind proxies.
+    pub proxied: Vec<SocketAddr>,
+    /// Metrics, status, health.
+    pub observe: SocketAddr,
+    /// Admin API.
+    pub console: SocketAddr,
+}
+
 /// Where the relay listens; bound before anything is said about running.
 pub struct Listeners {
     /// SMTP.
-    pub smtp: TcpListener,
+    pub smtp: Vec<TcpListener>,
+    /// SMTP behind proxies.
+    pub proxied: Vec<TcpListener>,
     /// Metrics, status, health.
     pub observe: TcpListener,
     /// Admin API.
@@ -67,6 +86,9 @@ pub enum RunError {
     /// The spool cannot be read.
     #[error("open spool: {0}")]
     Spool(#[from] RecoveryError),
+    /// The TLS library refuses its own defaults.
+    #[error("prepare TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// The metrics contradict each other.
     #[error("register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -77,14 +99,24 @@ pub enum RunError {
 
 impl Listeners {
     /// Binds all ports.
-    pub async fn bind(smtp: SocketAddr, observe: SocketAddr, console: SocketAddr) -> Result<Self, RunError> {
-        let bind = async |what, flag, address| {
-            TcpListener::bind(address).await.map_err(|source| RunError::Bind { what, flag, address, source })
+    pub async fn bind(addresses: &Addresses) -> Result<Self, RunError> {
+        let Addresses { smtp, proxied, observe, console } = addresses;
+        let bound = |what, flag, address| move |source| RunError::Bind { what, flag, address, source };
+        // The same port on both families is two sockets; a port on [::] alone is one for both.
+        let has_v4 = |port| smtp.iter().chain(proxied).any(|other| other.is_ipv4() && other.port() == port);
+        let smtp_sockets = |what, flag, addresses: &[SocketAddr]| -> Result<Vec<_>, RunError> {
+            let bind = |&address: &SocketAddr| {
+                let v6_only = address.port() != 0 && has_v4(address.port());
+                listener::bind(address, v6_only).map_err(bound(what, flag, address))
+            };
+            addresses.iter().map(bind).collect()
         };
+        let page = async |what, flag, address| TcpListener::bind(address).await.map_err(bound(what, flag, address));
         Ok(Self {
-            smtp: bind("SMTP", "--listen", smtp).await?,
-            observe: bind("metrics and status", "--observe", observe).await?,
-            console: bind("the admin API", "--console", console).await?,
+            smtp: smtp_sockets("SMTP", "--listen", smtp)?,
+            proxied: smtp_sockets("SMTP behind proxies", "--listen-proxy", proxied)?,
+            observe: page("metrics and status", "--observe", *observe).await?,
+            console: page("the admin API", "--console", *console).await?,
         })
     }
 }
@@ -92,17 +124,19 @@ impl Listeners {
 /// Runs until `stop` is called and everything has come to its end. The folder must be ours already.
 pub async fn run(
     config: Config,
+    certificates: Vec<Files>,
     data: PathBuf,
     token: String,
     listeners: Listeners,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let (parts, door) = assemble(&config, data)?;
+    let certificates = Arc::new(Certificates::new(certificates)?);
+    let (parts, door) = assemble(&config, certificates.clone(), data)?;
     let serving = Arc::new(AtomicBool::new(true));
     let tasks = TaskTracker::new();
     let pages = CancellationToken::new();
     log_running(&config, &parts, &listeners)?;
-    let Listeners { smtp, observe, console } = listeners;
+    let Listeners { smtp, proxied, observe, console } = listeners;
     let observed = Observe { parts: parts.clone(), serving: serving.clone() };
     let observe_page = tokio::spawn(serve_pages(observe, observe::router(observed), pages.clone()));
     let console_page = tokio::spawn(serve_pages(console, admin::router(parts.clone(), token), pages.clone()));
@@ -110,7 +144,14 @@ pub async fn run(
     let (watching, probing) = (stop.clone(), primary.clone());
     tasks.spawn(async move { probing.watch(&watching).await });
     tasks.spawn(Arc::new(drain(&config, &parts)).run(stop.clone()));
-    tasks.spawn(listener::run(smtp, Arc::new(door), bounds(&config), stop.clone()));
+    tasks.spawn(certificates.watch(stop.clone()));
+    let hall = Hall { door, places: Places::new(bounds(&config), Instant::now()), names: Names::of_system() };
+    let hall = Arc::new(hall);
+    let own = smtp.into_iter().map(|listener| Entrance { listener, proxies: None });
+    let proxied = proxied.into_iter().map(|listener| Entrance { listener, proxies: Some(config.proxies.clone()) });
+    own.chain(proxied).for_each(|entrance| {
+        tasks.spawn(listener::run(entrance, hall.clone(), stop.clone()));
+    });
     tasks.close();
 
     stop.cancelled().await;
@@ -127,7 +168,7 @@ pub async fn run(
 }
 
 /// Opens the spool and connects everything that does not listen.
-fn assemble(config: &Config, data: PathBuf) -> Result<(Arc<Parts>, Door), RunError> {
+fn assemble(config: &Config, certificates: Arc<Certificates>, data: PathBuf) -> Result<(Arc<Parts>, Door), RunError> {
     let document = &config.document;
     let metrics = Arc::new(Metrics::new()?);
     let (sync_seconds, quarantined) = (metrics.sync_seconds.clone(), metrics.quarantined.clone());
@@ -145,13 +186,20 @@ fn assemble(config: &Config, data: PathBuf) -> Result<(Arc<Parts>, Door), RunErr
         document.primary.probe.clone(),
         queue.clone(),
         metrics.clone(),
+        &data,
     ));
+    let limits = limits(config);
     let door = Door {
         terms: terms(config),
+        limits,
         domains: config.domains.clone(),
+        etrn: config.etrn.clone(),
         spool: spool.clone(),
         queue: queue.clone(),
         primary: primary.clone(),
+        certificates: certificates.clone(),
+        memory: memory(config),
+        promises: Promises::default(),
         metrics: metrics.clone(),
     };
     let parts = Parts {
@@ -161,6 +209,8 @@ fn assemble(config: &Config, data: PathBuf) -> Result<(Arc<Parts>, Door), RunErr
         spool,
         queue,
         primary,
+        certificates,
+        limits,
         metrics,
     };
     Ok((Arc::new(parts), door))
@@ -171,9 +221,27 @@ fn terms(config: &Config) -> Terms {
     Terms {
         hostname: document.hostname.clone(),
         postmaster_domain: postmaster_domain(&document.domains),
-        message_bytes_max: document.limits.message_size.0,
         recipients_max: document.limits.recipients as usize,
+        errors_max: document.limits.errors,
+        junk_commands_max: document.limits.junk_commands,
     }
+}
+
+fn limits(config: &Config) -> Limits {
+    let limits = &config.document.limits;
+    Limits {
+        message_bytes_max: limits.message_size.0,
+        line_bytes_max: limits.command_line.0 as usize, // config.rs bounds it
+        room_bytes_min: limits.free_space.0,
+        idle: limits.idle_timeout.0,
+        busy: limits.busy_timeout.0,
+        busy_before_mail: limits.busy_timeout_before_mail.0,
+    }
+}
+
+fn memory(config: &Config) -> Arc<Memory> {
+    let limits = &config.document.limits;
+    Memory::new(usize::try_from(limits.memory.0).unwrap_or(usize::MAX), limits.connections as usize)
 }
 
 /// Where `<Postmaster>` alone belongs: the first domain that is one, and else the one above the first wildcard.
@@ -206,8 +274,13 @@ fn drain(config: &Config, parts: &Parts) -> Drain {
 
 fn log_running(config: &Config, parts: &Parts, listeners: &Listeners) -> Result<(), RunError> {
     let address = |listener: &TcpListener| listener.local_addr().map_err(RunError::Address);
+    let addresses = |listeners: &[TcpListener]| -> Result<String, RunError> {
+        let texts = listeners.iter().map(|listener| Ok(address(listener)?.to_string()));
+        Ok(texts.collect::<Result<Vec<_>, RunError>>()?.join(","))
+    };
     tracing::info!(
-        smtp = %address(&listeners.smtp)?,
+        smtp = addresses(&listeners.smtp)?,
+        smtp_proxy = addresses(&listeners.proxied)?,
         observe = %address(&listeners.observe)?,
         console = %address(&listeners.console)?,
         hostname = parts.hostname,

@@ -1,9 +1,17 @@
 //! Mail comes in: listener -> connection -> session -> policy -> spool. docs/smtp.md states what is spoken.
 
 pub mod command;
-pub mod connection;
-pub mod data;
-pub mod listener;
+pub mod parameter;
 pub mod reply;
 pub mod session;
+pub mod data;
+pub mod connection;
+mod receive;
 mod wire;
+pub mod memory;
+pub mod promises;
+pub mod places;
+pub mod certificates;
+pub mod names;
+pub mod proxy;
+pub mod listener;

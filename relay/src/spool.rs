@@ -87,7 +87,7 @@ impl Spool {
 
     /// Begins a message: its content goes into what this returns.
     pub fn begin(&self, envelope: Envelope, trace: Vec<u8>) -> Incoming {
-        let accepted = Accepted { envelope, trace, large_bytes: None, standing: None };
+        let accepted = Accepted { envelope, trace, line_end_added: false, large_bytes: None, standing: None };
         Incoming { spool: self.clone(), accepted, content: Vec::new(), large: None }
     }
 
@@ -189,6 +189,9 @@ impl Spool {
     }
 }
 
+/// Once a message has a file of its own, its content goes there in pieces of this size at least.
+const PIECE_BYTES: usize = 16 << 10;
+
 /// A message that is coming in. Dropped, it leaves nothing behind.
 pub struct Incoming {
     spool: Spool,
@@ -208,11 +211,20 @@ impl Incoming {
         &mut self.content
     }
 
+    /// The content came without its last line end, and got one.
+    pub fn line_end_was_added(&mut self) {
+        self.accepted.line_end_added = true;
+    }
+
     /// Moves the buffer to a file of its own once it is larger than a record may be.
     pub async fn spill(&mut self) -> Result<(), NotKept> {
-        if self.content.len() <= INLINE_CONTENT_BYTES_MAX {
-            return Ok(());
-        }
+        // Once there is a file, memory is better used for others.
+        let bytes_max = if self.large.is_some() { PIECE_BYTES } else { INLINE_CONTENT_BYTES_MAX };
+        if self.content.len() > bytes_max { self.spill_now().await } else { Ok(()) }
+    }
+
+    /// Moves the buffer to a file of its own, however small it is.
+    pub async fn spill_now(&mut self) -> Result<(), NotKept> {
         let content = std::mem::take(&mut self.content);
         let (large, disk) = (self.large.take(), self.spool.shared.disk.clone());
         let (id, fields) = (self.id(), if large.is_none() { self.accepted.encode() } else { Vec::new() });
@@ -222,6 +234,7 @@ impl Incoming {
         });
         let (large, mut content) = written.await.map_err(|cause| log_write(&cause))?;
         content.clear();
+        content.shrink_to(PIECE_BYTES);
         (self.large, self.content) = (Some(large), content);
         Ok(())
     }
@@ -334,7 +347,7 @@ pub fn read_accepted(disk: &dyn Disk, place: Location, key: record::Key) -> Resu
 
 /// Reads a message from where the index says that it stands. Blocks.
 pub fn load(disk: &dyn Disk, entry: &Entry, key: record::Key) -> Result<Stored, ReadError> {
-    let (Accepted { envelope, trace, large_bytes: _, standing: _ }, content) =
+    let (Accepted { envelope, trace, line_end_added: _, large_bytes: _, standing: _ }, content) =
         read_accepted(disk, entry.location, key)?;
     Ok(Stored {
         envelope,

@@ -4,15 +4,18 @@ use std::{sync::Arc, time::Instant};
 
 use backupmx_relay_api::{
     SCHEMA,
-    status::{Drain, DrainState, Queue as QueueStatus, Spool as SpoolStatus, Status},
+    status::{Certificate, Drain, DrainState, Queue as QueueStatus, Spool as SpoolStatus, Status},
 };
 use jiff::Timestamp;
 
 use crate::{
     metrics::Metrics,
-    policy::room,
     primary::Primary,
     queue::Queue,
+    smtp::{
+        certificates::{Certificates, Described},
+        connection::Limits,
+    },
     spool::{Counts, Spool},
 };
 
@@ -30,6 +33,10 @@ pub struct Parts {
     pub queue: Arc<Queue>,
     /// The primary.
     pub primary: Arc<Primary>,
+    /// For STARTTLS.
+    pub certificates: Arc<Certificates>,
+    /// What a connection is allowed.
+    pub limits: Limits,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }
@@ -55,6 +62,8 @@ impl Parts {
             },
             account: self.spool.account(),
             sessions: self.metrics.sessions.get().try_into().unwrap_or_default(),
+            tls: self.certificates.described().into_iter().map(certificate).collect(),
+            capabilities: self.primary.capabilities(self.limits.message_bytes_max),
             problems: self.problems(counts),
         }
     }
@@ -83,7 +92,7 @@ impl Parts {
                     .into(),
             );
         }
-        if self.spool.free_bytes() < room::FREE_BYTES_MIN {
+        if self.spool.free_bytes() < self.limits.room_bytes_min {
             problems.push("The volume is nearly full, so senders hear 452; make room or enlarge it.".into());
         }
         if counts.held > 0 {
@@ -92,12 +101,22 @@ impl Parts {
                 "{held} messages are held: the primary refused a recipient for good, or stored bytes are damaged; the log says which."
             ));
         }
+        if self.primary.loops_back() {
+            problems.push(
+                "PrimaryLoopsBack: the primary sends mail back that it got from here, and hears 451; mend its route for this domain.".into(),
+            );
+        }
+        problems.extend(self.certificates.problems(Timestamp::now()));
         let difference = self.spool.account().difference();
         if difference != 0 {
             problems.push(format!("The account is off by {difference} recipients; please report this defect."));
         }
         problems
     }
+}
+
+fn certificate(Described { name, not_after }: Described) -> Certificate {
+    Certificate { name, not_after: not_after.to_string() }
 }
 
 fn queue(counts: Counts) -> QueueStatus {

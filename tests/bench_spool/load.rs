@@ -14,7 +14,7 @@ use backupmx_relay::{
         address::Address,
         envelope::{Body, Envelope, Protocol},
         id::MessageId,
-        trace::received_field,
+        trace::{Circumstances, received_field},
     },
     spool::{
         Spool, Watchers,
@@ -83,8 +83,11 @@ impl Message {
             helo: "mail.example.net".into(),
             protocol: Protocol::Esmtp,
             reverse_path: Some(address("somebody.else@example.net")),
-            recipients: self.recipients.to_vec(),
+            recipients: self.recipients.iter().cloned().map(Into::into).collect(),
             body: Body::EightBitMime,
+            smtputf8: false,
+            ret: None,
+            envid: None,
         }
     }
 }
@@ -126,5 +129,5 @@ fn address(text: &str) -> Address {
 }
 
 fn trace(envelope: &Envelope) -> Vec<u8> {
-    received_field(envelope, "mx2.example.org").into_bytes()
+    received_field(envelope, "mx2.example.org", Circumstances::default()).into_bytes()
 }

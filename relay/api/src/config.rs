@@ -32,6 +32,10 @@ pub struct Document {
     pub recipients: Recipients,
     /// Bounds of what senders may ask for.
     pub limits: Limits,
+    /// Who speaks for clients, on the addresses where proxies connect.
+    pub proxy_protocol: ProxyProtocol,
+    /// Who may ask for a delivery at once.
+    pub etrn: Etrn,
 }
 
 /// The server that owns the mailboxes: where it is, how it is watched, how mail is handed over.
@@ -123,7 +127,7 @@ pub enum UnknownRecipients {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
-    /// Largest message, advertised as SIZE (RFC 1870).
+    /// Largest message, advertised as SIZE (RFC 1870), unless the primary takes less.
     pub message_size: Bytes,
     /// Sessions at a time.
     pub connections: u32,
@@ -131,6 +135,38 @@ pub struct Limits {
     pub connections_per_client: u32,
     /// Recipients of one message (RFC 5321 section 4.5.3.1.8 asks for 100 at least).
     pub recipients: u32,
+    /// Mistakes of a client until it is sent away: enough for a confused human, too few for a guessing machine.
+    pub errors: u32,
+    /// Commands that bring no message nearer, until a client is sent away.
+    pub junk_commands: u32,
+    /// Longest command line.
+    pub command_line: Bytes,
+    /// Longest silence of a client (RFC 5321 section 4.5.3.2.7 asks for 5 minutes at least).
+    pub idle_timeout: Span,
+    /// The same from 80 % of the sessions on, once a message has begun.
+    pub busy_timeout: Span,
+    /// The same before a message has begun.
+    pub busy_timeout_before_mail: Span,
+    /// Buffers of all sessions together.
+    pub memory: Bytes,
+    /// Kept free on the volume: below it no message is begun.
+    pub free_space: Bytes,
+}
+
+/// Who speaks for clients. A network is an address, or an address with a prefix length: `10.0.0.0/8`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ProxyProtocol {
+    /// Networks of the proxies.
+    pub trusted: Vec<String>,
+}
+
+/// Who may say ETRN (RFC 1985).
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Etrn {
+    /// Networks, besides the primary's own addresses.
+    pub allowed: Vec<String>,
 }
 
 impl Default for Document {
@@ -144,6 +180,8 @@ impl Default for Document {
             when_primary_up: WhenPrimaryUp::default(),
             recipients: Recipients::default(),
             limits: Limits::default(),
+            proxy_protocol: ProxyProtocol::default(),
+            etrn: Etrn::default(),
         }
     }
 }
@@ -175,7 +213,20 @@ impl Default for Delivery {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message_size: Bytes(50 << 20), connections: 1000, connections_per_client: 100, recipients: 1000 }
+        Self {
+            message_size: Bytes(50 << 20),
+            connections: 1000,
+            connections_per_client: 100,
+            recipients: 1000,
+            errors: 20,
+            junk_commands: 100,
+            command_line: Bytes(2 << 10),
+            idle_timeout: seconds(300),
+            busy_timeout: seconds(60),
+            busy_timeout_before_mail: seconds(10),
+            memory: Bytes(96 << 20),
+            free_space: Bytes(192 << 20),
+        }
     }
 }
 

@@ -32,5 +32,7 @@ pub const SPOOL_QUARANTINED_RECORDS_TOTAL: &str = "backupmx_spool_quarantined_re
 pub const DRAIN_MESSAGES_PER_SECOND: &str = "backupmx_drain_messages_per_second";
 /// Open SMTP sessions.
 pub const SESSIONS: &str = "backupmx_sessions";
+/// When a certificate for STARTTLS ends, by its first `name`; absent where no TLS is offered.
+pub const CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS: &str = "backupmx_certificate_expiry_timestamp_seconds";
 /// Always 1; the version is a label.
 pub const BUILD_INFO: &str = "backupmx_build_info";

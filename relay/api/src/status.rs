@@ -28,6 +28,10 @@ pub struct Status {
     pub account: Account,
     /// Open SMTP sessions.
     pub sessions: u64,
+    /// The certificates for STARTTLS; none where no TLS is offered.
+    pub tls: Vec<Certificate>,
+    /// What senders are offered on the primary's behalf.
+    pub capabilities: Capabilities,
     /// What a person should look at, a sentence each; empty when all is well.
     pub problems: Vec<String>,
 }
@@ -57,6 +61,32 @@ pub struct Primary {
     pub reason: String,
     /// `host:port` that answered last.
     pub host: Option<String>,
+}
+
+/// What senders are offered on the primary's behalf: what all its hosts that were seen have in common.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capabilities {
+    /// Longest message, in bytes.
+    pub size: u64,
+    /// RFC 6152.
+    pub eight_bit_mime: bool,
+    /// RFC 6531.
+    pub smtputf8: bool,
+    /// RFC 3461.
+    pub dsn: bool,
+    /// When the primary last said so; absent if it never did.
+    pub seen_at: Option<String>,
+}
+
+/// A certificate for STARTTLS.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Certificate {
+    /// Its first name.
+    pub name: String,
+    /// Until when it holds.
+    pub not_after: String,
 }
 
 /// What waits.

@@ -1,5 +1,7 @@
 //! Replies of the primary: read strictly, bounded, kept for people. Whatever is odd counts as temporary. No I/O.
 
+use crate::mail::envelope::Offers;
+
 /// One reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
@@ -84,20 +86,27 @@ impl PartialAnswer {
 pub struct Extensions {
     /// RFC 2920.
     pub pipelining: bool,
-    /// RFC 1870.
-    pub size: bool,
-    /// RFC 6152.
-    pub eight_bit_mime: bool,
+    /// RFC 1870: its limit in bytes, 0 if it names none.
+    pub size: Option<u64>,
+    /// Parameters that it takes.
+    pub parameters: Offers,
 }
 
 impl Extensions {
     /// The first line is the server's name; each other one is a keyword with parameters.
     pub fn of(answer: &Answer) -> Self {
-        let offers = |keyword: &str| {
-            let first_words = answer.lines.iter().skip(1).filter_map(|line| line.split_whitespace().next());
-            first_words.into_iter().any(|word| word.eq_ignore_ascii_case(keyword))
+        let find = |keyword: &str| {
+            let mut lines = answer.lines.iter().skip(1).map(|line| line.split_whitespace());
+            lines.find_map(|mut words| {
+                words.next().filter(|word| word.eq_ignore_ascii_case(keyword)).map(|_| words.next())
+            })
         };
-        Self { pipelining: offers("PIPELINING"), size: offers("SIZE"), eight_bit_mime: offers("8BITMIME") }
+        let offers = |keyword: &str| find(keyword).is_some();
+        let parameters =
+            Offers { eight_bit_mime: offers("8BITMIME"), smtputf8: offers("SMTPUTF8"), dsn: offers("DSN") };
+        // A limit that cannot be read is none that we could keep to.
+        let size = find("SIZE").map(|limit| limit.and_then(|limit| limit.parse().ok()).unwrap_or(0));
+        Self { pipelining: offers("PIPELINING"), size, parameters }
     }
 }
 
@@ -141,7 +150,14 @@ mod tests {
 
     #[test]
     fn extensions_are_found_in_any_case_and_not_in_the_servers_name() {
-        let answer = read(&["250-PIPELINING\r\n", "250-size 1000\r\n", "250 8BITMIME\r\n"]).unwrap().unwrap();
-        assert_eq!(Extensions::of(&answer), Extensions { pipelining: false, size: true, eight_bit_mime: true });
+        let of = |lines: &[&str]| Extensions::of(&read(lines).unwrap().unwrap());
+        let parameters = Offers { eight_bit_mime: true, smtputf8: false, dsn: true };
+        assert_eq!(
+            of(&["250-PIPELINING\r\n", "250-size 1000\r\n", "250-dsn\r\n", "250 8BITMIME\r\n"]),
+            Extensions { pipelining: false, size: Some(1000), parameters }
+        );
+        for (line, size) in [("250 SIZE\r\n", Some(0)), ("250 SIZE lots\r\n", Some(0)), ("250 HELP\r\n", None)] {
+            assert_eq!(of(&["250-mx1\r\n", line]).size, size, "{line}");
+        }
     }
 }

@@ -5,13 +5,10 @@ use std::time::Duration;
 use memchr::memmem;
 
 use super::{
-    answer::{Answer, Odd},
+    answer::{Answer, Extensions, Odd},
     hop::{Hop, TalkError},
 };
-use crate::mail::{
-    content::Source,
-    envelope::{Body, Envelope},
-};
+use crate::mail::{content::Source, envelope::Envelope};
 
 /// RFC 5321 sections 4.5.3.2.2 and 4.5.3.2.3.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
@@ -77,6 +74,10 @@ pub enum Connection {
 /// Hands one message over, or learns why not.
 pub async fn attempt<S: Source>(hop: &mut Hop, job: Job<'_, S>) -> Attempted {
     let places = job.waiting.to_vec();
+    if let Some(lack) = lack(&job, &hop.extensions) {
+        let outcomes = places.into_iter().map(|place| (place, Outcome::Failed(format!("capability: {lack}"))));
+        return Attempted { outcomes: outcomes.collect(), connection: Connection::Usable };
+    }
     let mut transaction = Transaction { hop, fates: vec![None; places.len()] };
     let ended = transaction.run(job).await;
     let Transaction { fates, .. } = transaction;
@@ -116,7 +117,7 @@ impl Transaction<'_> {
         if self.hop.has_spoken_unasked() {
             return Err(self.stale_or(Odd.into())); // a 421 for having waited, most likely
         }
-        let commands = commands(&job, self.hop.extensions.size, self.hop.extensions.eight_bit_mime);
+        let commands = commands(&job, &self.hop.extensions);
         let data = if self.hop.extensions.pipelining {
             self.all_at_once(&commands).await?
         } else {
@@ -279,23 +280,38 @@ fn outcome(answer: &Answer) -> Outcome {
     }
 }
 
-/// MAIL, a RCPT for each waiting recipient, DATA.
-fn commands<S>(job: &Job<'_, S>, size: bool, eight_bit_mime: bool) -> Vec<String> {
-    let Envelope { reverse_path, recipients, body, .. } = job.envelope;
-    let sender = reverse_path.as_ref().map_or("", |path| path.as_str());
-    let mut mail = format!("MAIL FROM:<{sender}>");
-    if size {
-        mail += &format!(" SIZE={}", job.content_bytes + job.trace.len() as u64);
+/// What the message needs and the next hop no longer offers. Nobody may change the message for its sake, and to send it
+/// back would punish the sender for what was promised here.
+fn lack<S>(job: &Job<'_, S>, extensions: &Extensions) -> Option<String> {
+    let bytes = job.bytes();
+    match extensions.size {
+        _ if job.envelope.needs_smtputf8() && !extensions.parameters.smtputf8 => {
+            Some("the primary offers no SMTPUTF8, which this message needs".to_owned())
+        }
+        Some(limit @ 1..) if bytes > limit => {
+            Some(format!("the primary takes messages of {limit} bytes, and this one has {bytes}"))
+        }
+        _ => None,
     }
-    // A primary that forgot 8BITMIME gets 8-bit mail as it is: converting would break signatures.
-    mail += match body {
-        Body::EightBitMime if eight_bit_mime => " BODY=8BITMIME",
-        Body::SevenBit if eight_bit_mime => " BODY=7BIT",
-        _ => "",
-    };
+}
+
+impl<S> Job<'_, S> {
+    /// As it goes over the wire, but for dots.
+    fn bytes(&self) -> u64 {
+        self.content_bytes + self.trace.len() as u64
+    }
+}
+
+/// MAIL, a RCPT for each waiting recipient, DATA.
+fn commands<S>(job: &Job<'_, S>, extensions: &Extensions) -> Vec<String> {
+    let Envelope { reverse_path, recipients, .. } = job.envelope;
+    let Extensions { size, parameters: offers, .. } = *extensions;
+    let sender = reverse_path.as_ref().map_or("", |path| path.as_str());
+    let size = size.map_or_else(String::new, |_| format!(" SIZE={}", job.bytes()));
+    let mail = format!("MAIL FROM:<{sender}>{size}{}\r\n", job.envelope.parameters(offers));
     let rcpts = job.waiting.iter().filter_map(|place| recipients.get(*place as usize));
-    let rcpts = rcpts.map(|recipient| format!("RCPT TO:<{recipient}>\r\n"));
-    [mail + "\r\n"].into_iter().chain(rcpts).chain(["DATA\r\n".to_owned()]).collect()
+    let rcpts = rcpts.map(|to| format!("RCPT TO:<{}>{}\r\n", to.address, to.parameters(offers)));
+    [mail].into_iter().chain(rcpts).chain(["DATA\r\n".to_owned()]).collect()
 }
 
 /// Doubles dots at the starts of lines (RFC 5321 section 4.5.2), however the content is cut.

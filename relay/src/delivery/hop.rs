@@ -1,6 +1,10 @@
 //! A connection to the primary: opened up to EHLO, lines in and out of it, each with a time limit.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use backupmx_relay_api::config::Host;
 use memchr::memchr;
@@ -36,6 +40,8 @@ pub struct Hop {
     pub is_used: bool,
     /// `host:port`.
     pub name: String,
+    /// Which of its addresses it is.
+    pub address: IpAddr,
 }
 
 /// How long to wait.
@@ -96,9 +102,11 @@ impl Hop {
         let name = format!("{}:{}", host.host, host.port);
         let unreachable = |source| OpenError::Unreachable { name: name.clone(), source };
         let stream = connect(host, patience.connect).await.map_err(unreachable)?;
+        let address = stream.peer_addr().map_err(unreachable)?.ip().to_canonical();
         let _ = stream.set_nodelay(true); // we write whole batches of commands at once
         notice_dead_peers(&stream);
-        let mut hop = Self { stream, input: Vec::new(), extensions: Extensions::default(), is_used: false, name };
+        let mut hop =
+            Self { stream, input: Vec::new(), extensions: Extensions::default(), is_used: false, name, address };
         let refused = |hop: &Self, step, cause| OpenError::Refused { name: hop.name.clone(), step, cause };
         match hop.answer(patience.reply).await {
             Ok(greeting) if greeting.code == 220 => {}

@@ -1,6 +1,8 @@
 //! Addresses as they came: every byte kept, so that nothing can be injected at the next hop. No I/O.
 
-use std::fmt;
+use std::{borrow::Cow, fmt, net::IpAddr};
+
+use idna::AsciiDenyList;
 
 /// A mailbox of a reverse-path or forward-path, without the angle brackets (RFC 5321 section 4.1.2).
 ///
@@ -22,27 +24,25 @@ pub enum BadAddress {
     /// Does not follow the grammar.
     #[error("syntax")]
     Syntax,
-    /// Characters outside ASCII, which need SMTPUTF8 (RFC 6531).
-    #[error("not ASCII")]
-    NotAscii,
     /// Longer than any that is in use.
     #[error("too long")]
     TooLong,
 }
 
 impl Address {
-    /// Reads `local@domain`, where the local part may be quoted and the domain may be an address literal.
+    /// Reads `local@domain`, where the local part may be quoted, the domain may be an address literal, and both may hold
+    /// characters outside ASCII (RFC 6531 section 3.3).
     pub fn parse(text: &str) -> Result<Self, BadAddress> {
-        if !text.is_ascii() {
-            return Err(BadAddress::NotAscii);
+        if text.chars().any(char::is_control) {
+            return Err(BadAddress::Syntax);
         }
         let at = local_part_length(text.as_bytes()).ok_or(BadAddress::Syntax)?;
         let domain = text[at..].strip_prefix('@').ok_or(BadAddress::Syntax)?;
         if at > LOCAL_PART_BYTES_MAX || domain.len() > DOMAIN_BYTES_MAX {
             return Err(BadAddress::TooLong);
         }
-        if !is_domain(domain) && !is_address_literal(domain) {
-            return Err(BadAddress::Syntax);
+        if !is_address_literal(domain) {
+            a_labels(domain).ok_or(BadAddress::Syntax)?;
         }
         Ok(Self { text: text.into(), at })
     }
@@ -57,9 +57,14 @@ impl Address {
         &self.text
     }
 
-    /// What stands behind it, in the case in which it came.
+    /// What stands behind the local part, in the case and in the form in which it came.
     pub fn domain(&self) -> &str {
         &self.text[self.at + 1..]
+    }
+
+    /// Whether it may only go where SMTPUTF8 is offered (RFC 6531 section 3.3).
+    pub fn needs_smtputf8(&self) -> bool {
+        !self.text.is_ascii()
     }
 }
 
@@ -93,14 +98,15 @@ pub(crate) fn quoted_length(text: &[u8]) -> Option<usize> {
         match text.get(position)? {
             b'"' => return Some(position + 1),
             b'\\' if matches!(text.get(position + 1)?, 32..=126) => position += 2,
-            32..=126 => position += 1,
+            32..=126 | 128.. => position += 1,
             _ => return None,
         }
     }
 }
 
+/// Bytes above 127 are parts of characters that RFC 6531 section 3.3 allows here.
 fn is_atext(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+    byte >= 128 || byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
 }
 
 /// Letters, digits, hyphens and underscores between dots: what DNS names in mail look like.
@@ -111,12 +117,32 @@ pub fn is_domain(text: &str) -> bool {
         })
 }
 
-/// `[192.0.2.1]` or `[IPv6:2001:db8::1]`, roughly: such a domain is never ours, it only must be harmless.
+/// A domain as it is compared: in A-labels (IDNA, UTS 46) and lower case. `None` if it is no domain.
+pub fn a_labels(domain: &str) -> Option<Cow<'_, str>> {
+    let ascii = if domain.is_ascii() {
+        Cow::Borrowed(domain)
+    } else {
+        idna::domain_to_ascii_cow(domain.as_bytes(), AsciiDenyList::EMPTY).ok()?
+    };
+    if !is_domain(&ascii) {
+        return None;
+    }
+    let is_lower = !ascii.bytes().any(|byte| byte.is_ascii_uppercase());
+    Some(if is_lower { ascii } else { Cow::Owned(ascii.to_ascii_lowercase()) })
+}
+
+/// `[192.0.2.1]`, `[IPv6:2001:db8::1]`, or another kind with its tag (RFC 5321 section 4.1.3).
 pub fn is_address_literal(text: &str) -> bool {
-    let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    inside.is_some_and(|inside| {
-        !inside.is_empty() && inside.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:-".contains(&byte))
-    })
+    let Some(inside) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) else { return false };
+    let Some((tag, address)) = inside.split_once(':') else {
+        return inside.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4());
+    };
+    if tag.eq_ignore_ascii_case("IPv6") {
+        return address.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6());
+    }
+    let is_tag = tag.starts_with(|first: char| first.is_ascii_alphabetic())
+        && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    is_tag && !address.is_empty() && address.bytes().all(|byte| matches!(byte, 33..=90 | 94..=126))
 }
 
 #[cfg(test)]
@@ -134,7 +160,10 @@ mod tests {
             ("u%x!y@example.org", "example.org"),
             ("u@[192.0.2.1]", "[192.0.2.1]"),
             ("u@[IPv6:2001:db8::1]", "[IPv6:2001:db8::1]"),
+            ("u@[X400:c=de]", "[X400:c=de]"),
             ("u@xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("jürgen@Bücher.example", "Bücher.example"),
+            ("\"jürgen k\"@example.org", "example.org"),
         ] {
             let address = Address::parse(text).unwrap_or_else(|cause| panic!("{text}: {cause}"));
             assert_eq!((address.as_str(), address.domain()), (text, domain));
@@ -159,10 +188,31 @@ mod tests {
             ("a@example..org", BadAddress::Syntax),
             ("a@exa mple.org", BadAddress::Syntax),
             ("a@[192.0.2.1", BadAddress::Syntax),
-            ("jürgen@example.org", BadAddress::NotAscii),
+            ("a@[192.0.2.256]", BadAddress::Syntax),
+            ("a@[2001:db8::1]", BadAddress::Syntax),
+            ("a@[IPv6:192.0.2.1]", BadAddress::Syntax),
+            ("a@[]", BadAddress::Syntax),
+            ("a\u{85}b@example.org", BadAddress::Syntax),
+            ("a@bü cher.example", BadAddress::Syntax),
+            ("a@\u{ad}", BadAddress::Syntax),
+            ("a@example.org.", BadAddress::Syntax),
             (&long, BadAddress::TooLong),
         ] {
             assert_eq!(Address::parse(text), Err(cause), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_domain_is_the_same_in_any_case_and_in_either_form() {
+        for domain in [
+            "bücher.example",
+            "BÜCHER.Example",
+            "xn--bcher-kva.example",
+            "XN--BCHER-KVA.EXAMPLE",
+            "bu\u{308}cher.example",
+        ] {
+            assert_eq!(a_labels(domain).as_deref(), Some("xn--bcher-kva.example"), "{domain}");
+        }
+        assert_eq!(a_labels("example.org").as_deref(), Some("example.org"));
     }
 }

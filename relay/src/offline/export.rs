@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 
 use super::{Error, progress::Progress, until_nobody_listens, words};
 use crate::{
-    mail::{address::Address, envelope::Envelope, id::MessageId},
+    mail::{
+        envelope::{Envelope, Offers, Recipient},
+        id::MessageId,
+    },
     spool::{
         Content, ReadError,
         disk::Disk,
@@ -91,17 +94,24 @@ fn write_message(disk: &dyn Disk, survey: &Survey, (id, entry): (MessageId, &Ent
 
 /// What it takes to send the message again by hand. The null reverse-path is an empty text, as in `MAIL FROM:<>`.
 fn describe(accepted: &Accepted, states: &[State]) -> Value {
-    let Accepted { envelope, trace, large_bytes: _, standing: _ } = accepted;
-    let Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body } = envelope;
-    let recipient =
-        |(address, state): (&Address, &State)| json!({"address": address.as_str(), "state": words::state(*state)});
+    let Accepted { envelope, trace, line_end_added, large_bytes: _, standing: _ } = accepted;
+    let Envelope { id, received_at, client, helo, reverse_path, recipients, .. } = envelope;
+    let recipient = |(recipient, state): (&Recipient, &State)| {
+        let parameters = recipient.parameters(Offers::ALL);
+        json!({
+            "address": recipient.address.as_str(),
+            "parameters": parameters.trim_start(),
+            "state": words::state(*state),
+        })
+    };
     json!({
         "id": id.to_string(),
         "received": received_at.to_string(),
         "client": client.to_string(),
         "helo": helo,
-        "protocol": words::protocol(*protocol),
-        "body": words::body(*body),
+        "protocol": envelope.with(),
+        "parameters": envelope.parameters(Offers::ALL).trim_start(),
+        "lineEndAdded": line_end_added,
         "reversePath": reverse_path.as_ref().map_or("", |path| path.as_str()),
         "recipients": recipients.iter().zip(states).map(recipient).collect::<Vec<_>>(),
         "trace": String::from_utf8_lossy(trace),
@@ -168,20 +178,25 @@ fn nearest(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::field::tests::accepted;
+    use crate::{mail::envelope::Notify, spool::field::tests::accepted};
 
     #[test]
     fn the_envelope_is_written_as_it_came() {
         let mut accepted = accepted(MessageId::from_bytes([1; 16]), 2);
+        accepted.envelope.recipients[1].notify = Some(Notify { success: false, failure: false, delay: false });
         let expected = json!({
             "id": "01040G2081040G2081040G2081",
             "received": "2026-11-22T14:53:47.123Z",
             "client": "2001:db8::1",
             "helo": "mail.example.net",
             "protocol": "ESMTP",
-            "body": "8BITMIME",
+            "parameters": "BODY=8BITMIME",
+            "lineEndAdded": false,
             "reversePath": "\"a b\"@example.net",
-            "recipients": [{"address": "u0@example.org", "state": "ended"}, {"address": "u1@example.org", "state": "held"}],
+            "recipients": [
+                {"address": "u0@example.org", "parameters": "", "state": "ended"},
+                {"address": "u1@example.org", "parameters": "NOTIFY=NEVER", "state": "held"},
+            ],
             "trace": "Received: x\r\n",
         });
         assert_eq!(describe(&accepted, &[State::Ended, State::Held]), expected);

@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_row_is_wanted_if_any_address_contains_the_part_in_whatever_case() {
         let mut accepted = accepted(MessageId::new(), 2);
-        accepted.envelope.recipients[1] = Address::parse("Bob.Example@EXAMPLE.org").unwrap();
+        accepted.envelope.recipients[1] = Address::parse("Bob.Example@EXAMPLE.org").unwrap().into();
         for (part, is_wanted) in
             [("", true), ("bob.ex", true), ("example.net", true), ("u0@", true), ("u1@", false), ("bobex", false)]
         {

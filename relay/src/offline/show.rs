@@ -5,7 +5,10 @@ use std::io::{self, Write};
 use super::words;
 use crate::{
     foreign::shown,
-    mail::{envelope::Envelope, id::MessageId},
+    mail::{
+        envelope::{Envelope, Offers},
+        id::MessageId,
+    },
     spool::{
         field::{Accepted, Change, State},
         history::{self, Event, Fared, LastWord, What},
@@ -36,8 +39,9 @@ pub fn print(id: MessageId, is_open: bool, events: &[Event], out: &mut dyn Write
 }
 
 fn print_envelope(accepted: &Accepted, newest: &Event, out: &mut dyn Write) -> io::Result<()> {
-    let Accepted { envelope, trace, large_bytes, standing: _ } = accepted;
-    let Envelope { id, received_at, client, helo, protocol, reverse_path, recipients: _, body } = envelope;
+    let Accepted { envelope, trace, line_end_added, large_bytes, standing: _ } = accepted;
+    let Envelope { id, received_at, client, helo, reverse_path, .. } = envelope;
+    let parameters = envelope.parameters(Offers::ALL);
     let content = match large_bytes {
         Some(bytes) => format!("{}, in {}", words::size(*bytes), large::path(*id)),
         None => format!("{}, in its record", words::size(u64::from(newest.content_bytes))),
@@ -46,10 +50,10 @@ fn print_envelope(accepted: &Accepted, newest: &Event, out: &mut dyn Write) -> i
         ("received", format!("{received_at:.3}")),
         ("client", client.to_string()),
         ("helo", shown(helo)),
-        ("protocol", words::protocol(*protocol).to_owned()),
+        ("protocol", envelope.with().to_owned()),
         ("reverse-path", words::path(reverse_path.as_ref())),
-        ("body", words::body(*body).unwrap_or("nothing said").to_owned()),
-        ("content", content),
+        ("parameters", if parameters.is_empty() { "none".to_owned() } else { shown(parameters.trim_start()) }),
+        ("content", content + if *line_end_added { ", with a last line end that it came without" } else { "" }),
         ("record", at(newest.place)),
     ] {
         writeln!(out, "{name:14}{value}")?;
@@ -64,8 +68,9 @@ fn print_envelope(accepted: &Accepted, newest: &Event, out: &mut dyn Write) -> i
 
 fn print_recipients(envelope: &Envelope, fared: &[Fared], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\nrecipients")?;
-    for (address, Fared { state, last }) in envelope.recipients.iter().zip(fared) {
-        writeln!(out, "  {:7}  {}", words::state(*state), words::path(Some(address)))?;
+    for (recipient, Fared { state, last }) in envelope.recipients.iter().zip(fared) {
+        let (path, parameters) = (words::path(Some(&recipient.address)), shown(recipient.parameters(Offers::ALL)));
+        writeln!(out, "  {:7}  {path}{parameters}", words::state(*state))?;
         if let Some(LastWord { at, by, fate, words: said }) = last {
             writeln!(out, "           {at:.3}  {}{}{}", words::fate(*fate), behind(" by ", by), behind(": ", said))?;
         }
@@ -90,7 +95,7 @@ fn print_event(event: &Event, envelope: Option<&Envelope>, out: &mut dyn Write) 
             fates.iter().try_for_each(|(which, fate, said)| {
                 let address = envelope.and_then(|envelope| envelope.recipients.get(*which as usize));
                 // Without its envelope a recipient has its place there for a name.
-                let name = address.map_or_else(|| format!("recipient {which}"), |one| words::path(Some(one)));
+                let name = address.map_or_else(|| format!("recipient {which}"), |one| words::path(Some(&one.address)));
                 writeln!(out, "  {NO_TIME:24}  {name} {}{}", words::fate(*fate), behind(": ", said))
             })
         }
@@ -145,7 +150,7 @@ client        2001:db8::1
 helo          mail.example.net
 protocol      ESMTP
 reverse-path  <"a b"@example.net>
-body          8BITMIME
+parameters    BODY=8BITMIME
 content       400 B, in its record
 record        segment 1 at 4608
 

@@ -1,10 +1,7 @@
 //! How the tools word things: sizes, states, fates, addresses. No I/O.
 
 use crate::{
-    mail::{
-        address::Address,
-        envelope::{Body, Protocol},
-    },
+    mail::address::Address,
     spool::{
         field::{Fate, State},
         record::Kind,
@@ -25,9 +22,11 @@ pub fn size(bytes: u64) -> String {
     format!("{number:.1} {}", UNITS[unit])
 }
 
-/// In its brackets. An [`Address`] holds printable ASCII alone, so it can be shown as it is.
+/// In its brackets. What an [`Address`] holds of ASCII is printable; of the rest, letters and digits are shown as they are.
 pub fn path(path: Option<&Address>) -> String {
-    path.map_or_else(|| "<>".to_owned(), |path| format!("<{path}>"))
+    let harmless = |c: char| c.is_ascii() || c.is_alphanumeric();
+    let shown = |c: char| if harmless(c) { c.to_string() } else { c.escape_unicode().to_string() };
+    format!("<{}>", path.map_or("", Address::as_str).chars().map(shown).collect::<String>())
 }
 
 /// How a recipient stands.
@@ -70,23 +69,6 @@ pub fn kind(kind: Kind) -> &'static str {
     }
 }
 
-/// As in `Received:`.
-pub fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Smtp => "SMTP",
-        Protocol::Esmtp => "ESMTP",
-    }
-}
-
-/// What stood behind `BODY=`, if anything did.
-pub fn body(body: Body) -> Option<&'static str> {
-    match body {
-        Body::Unsaid => None,
-        Body::SevenBit => Some("7BIT"),
-        Body::EightBitMime => Some("8BITMIME"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +86,12 @@ mod tests {
         ] {
             assert_eq!(size(bytes), words, "{bytes}");
         }
+    }
+
+    #[test]
+    fn an_address_cannot_turn_the_page_around() {
+        let address = Address::parse("jürgen\u{202e}gro@example.org").unwrap();
+        assert_eq!(path(Some(&address)), "<jürgen\\u{202e}gro@example.org>");
+        assert_eq!(path(None), "<>");
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use super::{Facts, Refusal};
-use crate::mail::address::{Address, is_domain};
+use crate::mail::address::{Address, a_labels};
 
-/// The domains of the configuration, folded to lower case.
+/// The domains of the configuration, in A-labels and lower case.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Domains {
     exact: HashSet<String>,
@@ -22,19 +22,16 @@ impl Domains {
                 Some(domain) => (&mut domains.below, domain),
                 None => (&mut domains.exact, name.as_str()),
             };
-            if !is_domain(domain) {
-                return Err(name.clone());
-            }
-            set.insert(domain.to_ascii_lowercase());
+            set.insert(a_labels(domain).ok_or(name)?.into_owned());
         }
         Ok(domains)
     }
 
     /// Whether mail for this domain is ours to take.
     pub fn contain(&self, domain: &str) -> bool {
-        let domain = domain.to_ascii_lowercase();
+        let Some(domain) = a_labels(domain) else { return false };
         let mut parents = domain.match_indices('.').map(|(dot, _)| &domain[dot + 1..]);
-        self.exact.contains(&domain) || parents.any(|parent| self.below.contains(parent))
+        self.exact.contains(&*domain) || parents.any(|parent| self.below.contains(parent))
     }
 }
 
@@ -49,7 +46,7 @@ mod tests {
 
     #[test]
     fn listed_domains_are_ours_in_any_case_and_no_others() {
-        let domains = Domains::new(&["example.org".into(), "*.Shop.Example".into()]).unwrap();
+        let domains = Domains::new(&["example.org".into(), "*.Shop.Example".into(), "bücher.example".into()]).unwrap();
         for (domain, ours) in [
             ("example.org", true),
             ("EXAMPLE.Org", true),
@@ -59,6 +56,10 @@ mod tests {
             ("a.b.shop.example", true),
             ("shop.example", false),
             ("ashop.example", false),
+            ("Bücher.example", true),
+            ("xn--BCHER-kva.example", true),
+            ("bucher.example", false),
+            ("ａ.shop.example", true), // full width, which IDNA takes for `a`
             ("example", false),
             ("[192.0.2.1]", false),
         ] {

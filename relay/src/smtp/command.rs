@@ -1,9 +1,7 @@
 //! Commands of the client, from one line without its CRLF. Every byte of an address is kept. No I/O.
 
-use crate::mail::{
-    address::{Address, BadAddress, is_address_literal, is_domain, quoted_length},
-    envelope::Body,
-};
+use super::parameter::{MailParameters, RcptParameters, size_value};
+use crate::mail::address::{Address, BadAddress, a_labels, is_address_literal, quoted_length};
 
 /// What the client wants.
 #[derive(Clone, PartialEq, Debug)]
@@ -19,8 +17,13 @@ pub enum Command {
         /// What followed it.
         parameters: MailParameters,
     },
-    /// `RCPT TO:<forward-path>`.
-    Rcpt(ForwardPath),
+    /// `RCPT TO:<forward-path> parameters`.
+    Rcpt {
+        /// Whom it is for.
+        path: ForwardPath,
+        /// What followed it.
+        parameters: RcptParameters,
+    },
     /// `DATA`.
     Data,
     /// `BDAT bytes [LAST]` (RFC 3030 section 2).
@@ -40,6 +43,10 @@ pub enum Command {
     Expn,
     /// `HELP anything`.
     Help,
+    /// `STARTTLS` (RFC 3207).
+    StartTls,
+    /// `ETRN name` (RFC 1985): the name, without the `@` that stands for all below it.
+    Etrn(String),
     /// `QUIT`.
     Quit,
 }
@@ -53,30 +60,25 @@ pub enum ForwardPath {
     Postmaster(String),
 }
 
-/// Parameters of MAIL.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct MailParameters {
-    /// `SIZE=`, in bytes (RFC 1870).
-    pub size: Option<u64>,
-    /// `BODY=` (RFC 6152).
-    pub body: Body,
-}
-
 /// Why a line is no command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BadCommand {
     /// Not a verb we know.
     Unknown,
-    /// A line end or NUL inside the line.
+    /// A control character in the line.
     ControlCharacter,
     /// The verb is known, its arguments do not follow this grammar.
     Arguments(&'static str),
+    /// A path of bytes that are no UTF-8.
+    NotUtf8,
     /// The reverse-path is no path.
     Sender(BadAddress),
     /// The forward-path is no path.
     Recipient(BadAddress),
     /// A parameter that we did not offer.
     Parameter,
+    /// Somebody speaks HTTP: a browser, or one that a page made to attack us.
+    Http,
     /// BDAT without a length that can be read: where the next command begins cannot be known.
     Chunk,
 }
@@ -87,8 +89,8 @@ const PATH_BYTES_MAX: usize = 1024;
 impl Command {
     /// Reads one line.
     pub fn parse(line: &[u8]) -> Result<Self, BadCommand> {
-        // NUL, and CR that somebody else could take for a line end, have no place in any command.
-        if line.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
+        // CR and LF could be a line end to somebody else, and the others have no place in any command.
+        if line.iter().any(u8::is_ascii_control) {
             return Err(BadCommand::ControlCharacter);
         }
         let verb_length = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
@@ -107,7 +109,11 @@ impl Command {
             b"VRFY" => Err(BadCommand::Arguments("VRFY address")),
             b"EXPN" => Ok(Self::Expn),
             b"HELP" => Ok(Self::Help),
+            b"STARTTLS" => alone(Self::StartTls, rest, "STARTTLS"),
+            b"ETRN" => etrn(rest),
             b"QUIT" => alone(Self::Quit, rest, "QUIT"),
+            b"GET" | b"POST" | b"HEAD" | b"PUT" | b"PATCH" | b"DELETE" | b"CONNECT" | b"OPTIONS" | b"TRACE"
+            | b"PRI" => Err(BadCommand::Http),
             _ => Err(BadCommand::Unknown),
         }
     }
@@ -137,21 +143,28 @@ fn mail(rest: &[u8]) -> Result<Command, BadCommand> {
     const SYNTAX: BadCommand = BadCommand::Arguments("MAIL FROM:<address> [parameters]");
     let rest = after_keyword(rest, b"FROM:").ok_or(SYNTAX)?;
     let (path, rest) = path(rest).map_err(BadCommand::Sender)?;
+    let path = str::from_utf8(path).map_err(|_| BadCommand::NotUtf8)?;
     let reverse_path = if path.is_empty() { None } else { Some(mailbox(path).map_err(BadCommand::Sender)?) };
-    Ok(Command::Mail { reverse_path, parameters: mail_parameters(rest)? })
+    Ok(Command::Mail { reverse_path, parameters: MailParameters::parse(rest)? })
 }
 
 fn rcpt(rest: &[u8]) -> Result<Command, BadCommand> {
     const SYNTAX: BadCommand = BadCommand::Arguments("RCPT TO:<address>");
     let rest = after_keyword(rest, b"TO:").ok_or(SYNTAX)?;
     let (path, rest) = path(rest).map_err(BadCommand::Recipient)?;
-    if !rest.trim_ascii().is_empty() {
-        return Err(BadCommand::Parameter);
-    }
-    if path.eq_ignore_ascii_case("postmaster") {
-        return Ok(Command::Rcpt(ForwardPath::Postmaster(path.to_owned())));
-    }
-    mailbox(path).map(|address| Command::Rcpt(ForwardPath::Mailbox(address))).map_err(BadCommand::Recipient)
+    let path = str::from_utf8(path).map_err(|_| BadCommand::NotUtf8)?;
+    let path = if path.eq_ignore_ascii_case("postmaster") {
+        ForwardPath::Postmaster(path.to_owned())
+    } else {
+        ForwardPath::Mailbox(mailbox(path).map_err(BadCommand::Recipient)?)
+    };
+    Ok(Command::Rcpt { path, parameters: RcptParameters::parse(rest)? })
+}
+
+fn etrn(rest: &[u8]) -> Result<Command, BadCommand> {
+    let name = str::from_utf8(rest).ok().filter(|name| !name.is_empty() && !name.contains(' '));
+    let name = name.ok_or(BadCommand::Arguments("ETRN domain"))?;
+    Ok(Command::Etrn(name.strip_prefix('@').unwrap_or(name).to_owned()))
 }
 
 /// Some clients put a space behind the colon, against the grammar but without harm.
@@ -161,7 +174,7 @@ fn after_keyword<'a>(rest: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// What stands between `<` and its `>`, where a `>` within quotes is not the end, and what follows.
-fn path(text: &[u8]) -> Result<(&str, &[u8]), BadAddress> {
+fn path(text: &[u8]) -> Result<(&[u8], &[u8]), BadAddress> {
     let inside = text.strip_prefix(b"<").ok_or(BadAddress::Syntax)?;
     let mut position = 0;
     loop {
@@ -178,8 +191,7 @@ fn path(text: &[u8]) -> Result<(&str, &[u8]), BadAddress> {
     if path.len() > PATH_BYTES_MAX {
         return Err(BadAddress::TooLong);
     }
-    // What is not even UTF-8 needs SMTPUTF8 no less.
-    Ok((str::from_utf8(path).map_err(|_| BadAddress::NotAscii)?, rest))
+    Ok((path, rest))
 }
 
 /// A source route before the address is read over (RFC 5321 section 4.1.1.3): only the last domain counts.
@@ -187,53 +199,29 @@ fn mailbox(path: &str) -> Result<Address, BadAddress> {
     let Some(route) = path.strip_prefix('@') else { return Address::parse(path) };
     let (hops, address) = route.split_once(':').ok_or(BadAddress::Syntax)?;
     let mut hops = hops.split(',').map(|hop| hop.trim_start_matches('@'));
-    if hops.all(|hop| is_domain(hop) || is_address_literal(hop)) {
+    if hops.all(|hop| a_labels(hop).is_some() || is_address_literal(hop)) {
         Address::parse(address)
     } else {
         Err(BadAddress::Syntax)
     }
 }
 
-fn mail_parameters(rest: &[u8]) -> Result<MailParameters, BadCommand> {
-    const DOUBLED: BadCommand = BadCommand::Arguments("each MAIL parameter once");
-    let (mut size, mut body) = (None, None);
-    for word in rest.split(|byte| *byte == b' ').filter(|word| !word.is_empty()) {
-        let word = word.to_ascii_uppercase();
-        if let Some(digits) = word.strip_prefix(b"SIZE=") {
-            let first =
-                size.replace(size_value(digits).ok_or(BadCommand::Arguments("SIZE=number of bytes"))?).is_none();
-            first.then_some(()).ok_or(DOUBLED)?;
-        } else if let Some(kind) = word.strip_prefix(b"BODY=") {
-            let kind = match kind {
-                b"7BIT" => Body::SevenBit,
-                b"8BITMIME" => Body::EightBitMime,
-                _ => return Err(BadCommand::Parameter), // BINARYMIME is not offered
-            };
-            body.replace(kind).is_none().then_some(()).ok_or(DOUBLED)?;
-        } else {
-            return Err(BadCommand::Parameter);
-        }
-    }
-    Ok(MailParameters { size, body: body.unwrap_or_default() })
-}
-
-/// At most 20 digits (RFC 1870 section 3); one that does not fit is larger than all limits.
-fn size_value(digits: &[u8]) -> Option<u64> {
-    let fits = !digits.is_empty() && digits.len() <= 20 && digits.iter().all(u8::is_ascii_digit);
-    fits.then(|| str::from_utf8(digits).ok()?.parse().ok().or(Some(u64::MAX))).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::envelope::Body;
 
     fn mail(path: &str, size: Option<u64>, body: Body) -> Result<Command, BadCommand> {
         let reverse_path = (!path.is_empty()).then(|| Address::parse(path).unwrap());
-        Ok(Command::Mail { reverse_path, parameters: MailParameters { size, body } })
+        Ok(Command::Mail { reverse_path, parameters: MailParameters { size, body, ..MailParameters::default() } })
     }
 
     fn rcpt(path: &str) -> Result<Command, BadCommand> {
-        Ok(Command::Rcpt(ForwardPath::Mailbox(Address::parse(path).unwrap())))
+        Ok(to(ForwardPath::Mailbox(Address::parse(path).unwrap())))
+    }
+
+    fn to(path: ForwardPath) -> Command {
+        Command::Rcpt { path, parameters: RcptParameters::default() }
     }
 
     #[test]
@@ -249,8 +237,9 @@ mod tests {
             (r#"MAIL FROM:<"a>SIZE=1 b"@b.example>"#, mail(r#""a>SIZE=1 b"@b.example"#, None, Body::Unsaid)),
             ("RCPT TO:<A@B.example>", rcpt("A@B.example")),
             ("RCPT TO:<@x.example,@y.example:a@b.example>", rcpt("a@b.example")),
+            ("RCPT TO:<jürgen@bücher.example>", rcpt("jürgen@bücher.example")),
             ("RCPT TO:<a%c.example@b.example>", rcpt("a%c.example@b.example")),
-            ("RCPT TO:<PostMaster>", Ok(Command::Rcpt(ForwardPath::Postmaster("PostMaster".into())))),
+            ("RCPT TO:<PostMaster>", Ok(to(ForwardPath::Postmaster("PostMaster".into())))),
             ("DATA", Ok(Command::Data)),
             ("data ", Ok(Command::Data)),
             ("BDAT 0", Ok(Command::Bdat { bytes: 0, is_last: false })),
@@ -261,6 +250,9 @@ mod tests {
             ("VRFY a", Ok(Command::Vrfy)),
             ("EXPN staff", Ok(Command::Expn)),
             ("help DATA", Ok(Command::Help)),
+            ("starttls", Ok(Command::StartTls)),
+            ("ETRN Example.org", Ok(Command::Etrn("Example.org".into()))),
+            ("ETRN @example.org", Ok(Command::Etrn("example.org".into()))),
             ("QUIT", Ok(Command::Quit)),
         ] {
             assert_eq!(Command::parse(line.as_bytes()), expected, "{line}");
@@ -269,11 +261,17 @@ mod tests {
 
     #[test]
     fn what_is_no_command_is_refused_with_its_reason() {
-        use BadCommand::{Arguments, Chunk, ControlCharacter, Parameter, Recipient, Sender, Unknown};
+        use BadCommand::{Arguments, Chunk, ControlCharacter, Http, NotUtf8, Parameter, Recipient, Sender, Unknown};
         const SYNTAX: BadAddress = BadAddress::Syntax;
         for (line, expected) in [
             (&b""[..], Unknown),
-            (b"GET / HTTP/1.1", Unknown),
+            (b"GET / HTTP/1.1", Http),
+            (b"post /x HTTP/1.0", Http),
+            (b"NOOP\x01", ControlCharacter),
+            (b"NOOP\tx", ControlCharacter),
+            (b"STARTTLS now", Arguments("STARTTLS")),
+            (b"ETRN", Arguments("ETRN domain")),
+            (b"ETRN a b", Arguments("ETRN domain")),
             (b"DATAX", Unknown),
             (b"DA\rTA", ControlCharacter),
             (b"NOOP\0", ControlCharacter),
@@ -294,18 +292,15 @@ mod tests {
             (b"MAIL FROM:<a@b.example", Sender(SYNTAX)),
             (b"MAIL FROM:<a@b.example>SIZE=1", Sender(SYNTAX)),
             (b"MAIL FROM:<\"a@b.example>", Sender(SYNTAX)),
-            (b"MAIL FROM:<\xff@b.example>", Sender(BadAddress::NotAscii)),
+            (b"MAIL FROM:<\xff@b.example>", NotUtf8),
             (b"MAIL FROM:<a@b.example> SIZE=", Arguments("SIZE=number of bytes")),
-            (b"MAIL FROM:<a@b.example> SIZE=-1", Arguments("SIZE=number of bytes")),
-            (b"MAIL FROM:<a@b.example> SIZE=1 SIZE=2", Arguments("each MAIL parameter once")),
             (b"MAIL FROM:<a@b.example> BODY=BINARYMIME", Parameter),
-            (b"MAIL FROM:<a@b.example> SMTPUTF8", Parameter),
             (b"RCPT TO:<>", Recipient(SYNTAX)),
             (b"RCPT TO:<a>", Recipient(SYNTAX)),
             (b"RCPT TO:<@x.example>", Recipient(SYNTAX)),
             (b"RCPT TO:<@x y:a@b.example>", Recipient(SYNTAX)),
-            (b"RCPT TO:<a@b.example> NOTIFY=NEVER", Parameter),
-            ("RCPT TO:<jürgen@b.example>".as_bytes(), Recipient(BadAddress::NotAscii)),
+            (b"RCPT TO:<a@b.example> SIZE=1", Parameter),
+            (b"RCPT TO:<\xffrgen@b.example>", NotUtf8),
         ] {
             assert_eq!(Command::parse(line), Err(expected), "{}", line.escape_ascii());
         }

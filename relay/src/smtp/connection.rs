@@ -1,65 +1,134 @@
 //! The driver of one session: reads, asks policy, hands content to the spool, writes, counts and logs.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    certificates::Certificates,
     command::Command,
-    data::{ChunkReader, DataReader, Fault},
+    memory::{Memory, Share},
+    names::ClientName,
+    places::Place,
+    promises::{Promise, Promises},
+    receive::Partial,
     reply::Reply,
-    session::{Chunk, Draft, Session, Step, Terms},
+    session::{Offer, Session, Step, Terms},
     wire::{Line, Wire, WireError},
 };
 use crate::{
-    foreign::shown,
-    mail::{envelope::Envelope, id::MessageId, trace},
+    config::Networks,
     metrics::Metrics,
-    policy::{self, Facts, recipient::Domains},
+    policy::{self, Facts, Question, recipient::Domains},
     primary::Primary,
     queue::Queue,
-    spool::{Incoming, NotKept, Spool},
+    spool::Spool,
 };
-
-/// Waiting for a command or for content: RFC 5321 section 4.5.3.2.7 asks for 5 minutes at least.
-const IDLE_MAX: Duration = Duration::from_secs(300);
-/// Content over the limit is read to its end, so that the sender hears why; this many limits of it, then we close.
-const OVERSIZE_FACTOR_MAX: u64 = 2;
 
 /// What all connections share.
 pub struct Door {
     /// What sessions go by.
     pub terms: Terms,
+    /// What drivers go by.
+    pub limits: Limits,
     /// Whose mail we take.
     pub domains: Domains,
-    /// Where it goes.
+    /// Who may say ETRN, besides the primary.
+    pub etrn: Networks,
+    /// Where mail goes.
     pub spool: Spool,
     /// Who is told of it.
     pub queue: Arc<Queue>,
     /// Who looks after the primary when a client comes.
     pub primary: Arc<Primary>,
+    /// For STARTTLS.
+    pub certificates: Arc<Certificates>,
+    /// For buffers.
+    pub memory: Arc<Memory>,
+    /// For room on the volume.
+    pub promises: Promises,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+}
+
+/// What a connection is allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest message, whatever the primary takes.
+    pub message_bytes_max: u64,
+    /// Longest command line.
+    pub line_bytes_max: usize,
+    /// To keep free on the volume.
+    pub room_bytes_min: u64,
+    /// Silence while there are places enough.
+    pub idle: Duration,
+    /// While places are scarce, after MAIL.
+    pub busy: Duration,
+    /// While places are scarce, before MAIL.
+    pub busy_before_mail: Duration,
+}
+
+impl Limits {
+    /// How long a client may be silent.
+    fn patience(&self, is_busy: bool, in_transaction: bool) -> Duration {
+        match (is_busy, in_transaction) {
+            (false, _) => self.idle,
+            (true, true) => self.busy.min(self.idle),
+            (true, false) => self.busy_before_mail.min(self.idle),
+        }
+    }
+}
+
+/// Who is served.
+pub struct Visitor {
+    /// Where the connection comes from, or whom the proxy names.
+    pub address: IpAddr,
+    /// What DNS calls it.
+    pub name: ClientName,
+    /// What it has said already, behind the proxy's header.
+    pub said: Vec<u8>,
+    /// Its place among all sessions.
+    pub place: Place,
 }
 
 /// Serves one client to its end. Content that is coming in when `stop` is called is still taken.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    client: IpAddr,
+    visitor: Visitor,
     door: &Door,
     stop: &CancellationToken,
 ) {
-    let (wire, session) = (Wire::new(stream), Session::new(&door.terms));
-    let mut connection = Connection { wire, session, partial: None, client, door };
+    let Visitor { address: client, name, said, place } = visitor;
+    let (message_bytes_max, parameters) = door.primary.offers(door.limits.message_bytes_max);
+    let etrn = door.primary.has_address(client) || door.etrn.contain(client);
+    let offer = Offer { message_bytes_max, parameters, tls: door.certificates.state(), etrn };
+    let mut connection = Connection {
+        wire: Wire::new(stream, said, door.limits.line_bytes_max),
+        session: Session::new(&door.terms, offer),
+        partial: None,
+        promise: None,
+        share: door.memory.share(),
+        client,
+        name,
+        place,
+        door,
+    };
     let greeting = connection.session.greeting();
     connection.say(&greeting);
     match connection.converse(stop).await {
-        Ok(Some(last)) => connection.say(&last),
-        Ok(None) => return, // no reply would be true: close without one
-        Err(WireError::Idle) => connection.say(&Reply::idle()),
-        Err(cause @ (WireError::Closed | WireError::Io(_))) => {
+        Ok(last) => connection.say(&last),
+        Err(Ended::Stopped) => connection.say(&Reply::shutting_down()),
+        Err(Ended::GaveWay) => connection.say(&Reply::make_room()),
+        Err(Ended::Wire(WireError::Idle)) => connection.say(&Reply::idle()),
+        Err(Ended::Unanswerable) => return, // no reply would be true: close without one
+        Err(Ended::Wire(cause)) => {
+            if matches!(cause, WireError::Tls(_)) {
+                connection.count("tls_handshake");
+            }
             tracing::debug!(%client, %cause, "session ended");
             return;
         }
@@ -67,279 +136,198 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     connection.wire.close().await;
 }
 
-struct Connection<'a, S> {
-    wire: Wire<S>,
-    session: Session<'a>,
+/// One client's connection.
+pub(super) struct Connection<'a, S> {
+    pub wire: Wire<S>,
+    pub session: Session<'a>,
     /// The message that comes by BDAT.
-    partial: Option<Partial>,
-    client: IpAddr,
-    door: &'a Door,
+    pub partial: Option<Partial>,
+    /// Room for the message that has begun.
+    pub promise: Option<Promise<'a>>,
+    /// Memory for its buffers.
+    pub share: Share,
+    pub client: IpAddr,
+    pub name: ClientName,
+    place: Place,
+    pub door: &'a Door,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
-    /// Goes on until somebody ends it. Returns the last thing to say, `None` for nothing.
-    async fn converse(&mut self, stop: &CancellationToken) -> Result<Option<Reply>, WireError> {
+/// Why a conversation ended before its client said so.
+pub(super) enum Ended {
+    /// The process stops.
+    Stopped,
+    /// Somebody else needs the place.
+    GaveWay,
+    /// Neither yes nor no would be true.
+    Unanswerable,
+    /// The connection is of no more use.
+    Wire(WireError),
+}
+
+impl From<WireError> for Ended {
+    fn from(cause: WireError) -> Self {
+        Self::Wire(cause)
+    }
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
+    /// Goes on until somebody ends it. Returns the last thing to say.
+    async fn converse(&mut self, stop: &CancellationToken) -> Result<Reply, Ended> {
         loop {
-            let line = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(Some(Reply::shutting_down())),
-                line = self.wire.line(IDLE_MAX) => line?,
+            let line = self.line(stop).await?;
+            let step = match line {
+                Line::Whole(line) => self.session.hear(Command::parse(&line)),
+                Line::BareLf => self.session.bad_line("Line must end in CR LF"),
+                Line::TooLong => self.session.bad_line("Line too long"),
+                Line::Tls => Step::Close(Reply::not_tls_yet()),
             };
-            let step = self.hear(&line);
             if !self.session.is_chunked() && !matches!(step, Step::Chunk(_)) {
                 self.partial = None; // RSET, or EHLO
             }
-            let reply = match step {
-                Step::Say(reply) => reply,
-                Step::Ask(question) => {
-                    let verdict = policy::decide(&question, &self.facts());
-                    self.session.decided(verdict)
-                }
-                Step::Receive(draft) => match self.receive(draft).await?.said() {
-                    Ok(reply) => reply,
-                    Err(last) => return Ok(last),
-                },
-                Step::Chunk(chunk) => match self.receive_chunk(chunk).await?.said() {
-                    Ok(reply) => reply,
-                    Err(last) => return Ok(last),
-                },
-                Step::Skip(bytes, _) if bytes > self.skipped_bytes_max() => return Ok(Some(Reply::far_too_large())),
-                Step::Skip(bytes, reply) => {
-                    self.octets(bytes, None).await?;
-                    reply
-                }
-                Step::Close(reply) => return Ok(Some(reply)),
-            };
-            self.say(&reply);
+            match self.take(step).await? {
+                Said::Reply(reply) => self.say(&reply),
+                Said::Last(reply) => return Ok(reply),
+                Said::Nothing => {}
+            }
+            if !self.session.is_in_transaction() {
+                self.promise = None;
+                self.share.resize(0);
+            }
         }
     }
 
-    fn hear(&mut self, line: &Line) -> Step {
-        match line {
-            Line::Whole(line) => self.session.hear(Command::parse(line)),
-            Line::BareLf => self.session.bad_line("Line must end in CR LF"),
-            Line::TooLong => self.session.bad_line("Line too long"),
+    /// Does what follows from what was heard.
+    async fn take(&mut self, step: Step) -> Result<Said, Ended> {
+        match step {
+            Step::Say(reply) => Ok(Said::Reply(reply)),
+            Step::Close(reply) => Ok(Said::Last(reply)),
+            Step::Ask(question) => {
+                let verdict = self.ask(&question);
+                Ok(Said::Reply(self.session.decided(verdict)))
+            }
+            Step::Receive(draft) => self.receive(draft).await,
+            Step::Chunk(chunk) => self.receive_chunk(chunk).await,
+            Step::Skip(bytes, reply) => self.skip(bytes, reply).await,
+            Step::Etrn(domain) => Ok(Said::Reply(self.etrn(&domain))),
+            Step::StartTls(reply) => {
+                self.say(&reply);
+                self.start_tls().await
+            }
         }
     }
 
-    fn facts(&self) -> Facts<'_> {
-        let Door { domains, spool, .. } = self.door;
-        Facts { domains, free_bytes: spool.room_bytes(), is_writable: spool.is_writable() }
+    /// The next line. Its client has the time of one silence for all of it: a byte now and then does not keep us.
+    async fn line(&mut self, stop: &CancellationToken) -> Result<Line, Ended> {
+        let since = Instant::now();
+        loop {
+            if let Some(line) = self.wire.line() {
+                return Ok(line);
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(Ended::Stopped),
+                filled = self.more(since, None) => filled?,
+            }
+        }
+    }
+
+    /// Waits for input. `since`: when its client was last heard; `read_bytes`: of content, how much to read at a time.
+    pub async fn more(&mut self, since: Instant, read_bytes: Option<usize>) -> Result<(), Ended> {
+        let Self { wire, place, door, session, .. } = self;
+        let in_transaction = read_bytes.is_some() || session.is_in_transaction();
+        let mut busy = place.busy();
+        place.waits(since.into_std(), in_transaction);
+        let mut fill = pin!(async {
+            match read_bytes {
+                Some(bytes) => wire.fill_up_to(bytes).await,
+                None => wire.fill().await,
+            }
+        });
+        loop {
+            let is_busy = *busy.borrow_and_update();
+            let deadline = since + door.limits.patience(is_busy, in_transaction);
+            tokio::select! {
+                biased;
+                filled = &mut fill => {
+                    place.works();
+                    return Ok(filled?);
+                }
+                () = place.must_give_way() => return Err(Ended::GaveWay),
+                () = sleep_until(deadline) => return Err(WireError::Idle.into()),
+                changed = busy.changed() => if changed.is_err() { return Err(Ended::GaveWay) },
+            }
+        }
+    }
+
+    /// Policy's answer. A yes to MAIL comes with room on the volume.
+    pub fn ask(&mut self, question: &Question) -> Result<(), policy::Refusal> {
+        let (door, is_from_primary) = (self.door, self.door.primary.has_address(self.client));
+        let Question::Sender { size } = question else {
+            return policy::decide(question, &door.facts(door.promises.bytes(), is_from_primary));
+        };
+        let is_left = |promised| policy::decide(question, &door.facts(promised, is_from_primary));
+        self.promise = Some(door.promises.make(*size, is_left)?);
+        Ok(())
+    }
+
+    fn etrn(&self, domain: &str) -> Reply {
+        if !self.door.domains.contain(domain) {
+            return Reply::etrn_foreign();
+        }
+        if self.door.spool.counts().messages == 0 {
+            return Reply::etrn_nothing();
+        }
+        let messages = self.door.queue.flush();
+        self.door.primary.probe_at_once();
+        tracing::info!(messages, client = %self.client, "flush was ordered by ETRN");
+        Reply::etrn_started()
+    }
+
+    async fn start_tls(&mut self) -> Result<Said, Ended> {
+        let injected_bytes = self.wire.start_tls(&self.door.certificates.acceptor()).await?;
+        if injected_bytes > 0 {
+            self.count("injected");
+            tracing::warn!(client = %self.client, injected_bytes, "commands behind STARTTLS, in clear, were thrown away");
+        }
+        self.session.encrypted();
+        Ok(Said::Nothing)
     }
 
     /// Writes a reply, and counts it if it refuses something.
-    fn say(&mut self, reply: &Reply) {
+    pub fn say(&mut self, reply: &Reply) {
         if let Some(reason) = reply.refused_for() {
-            self.door.metrics.refused.with_label_values(&[reason]).inc();
+            self.count(reason);
             tracing::debug!(client = %self.client, reason, "refused");
         }
         reply.write(self.wire.output());
     }
 
-    /// From 354 to the reply to the final dot.
-    async fn receive(&mut self, draft: Draft) -> Result<Received, WireError> {
-        let (mut incoming, arrival) = self.begin(draft);
-        Reply::start_data().write(self.wire.output());
-        let Content { ended, fault, bytes, written } = self.content(&mut incoming).await?;
-        if !ended {
-            return Ok(Received::FarTooLarge);
-        }
-        if let Some(fault) = fault {
-            return Ok(Received::Answered(unacceptable(fault)));
-        }
-        self.keep(incoming, arrival, written, bytes).await
-    }
-
-    fn begin(&self, draft: Draft) -> (Incoming, Arrival) {
-        let envelope = self.envelope(draft);
-        let trace = trace::received_field(&envelope, &self.door.terms.hostname).into_bytes();
-        let arrival = Arrival::of(&envelope);
-        (self.door.spool.begin(envelope, trace), arrival)
-    }
-
-    /// A part of a message that comes by BDAT, to its end.
-    async fn receive_chunk(&mut self, Chunk { bytes, is_last, begins }: Chunk) -> Result<Received, WireError> {
-        let most = self.door.terms.message_bytes_max;
-        if let Some(draft) = begins {
-            let (incoming, arrival) = self.begin(draft);
-            self.partial = Some(Partial { incoming, arrival, reader: ChunkReader::new(most), written: Ok(()) });
-        }
-        let Some(mut partial) = self.partial.take() else { return Ok(Received::Answered(Reply::local_error())) };
-        if partial.reader.content_bytes().saturating_add(bytes) > self.skipped_bytes_max() {
-            return Ok(Received::FarTooLarge);
-        }
-        self.octets(bytes, Some(&mut partial)).await?;
-        let Partial { mut incoming, mut arrival, mut reader, written } = partial;
-        arrival.line_end_added = is_last && reader.finish(incoming.buffer());
-        if let Some(fault) = reader.fault() {
-            self.session.chunk_failed();
-            return Ok(Received::Answered(unacceptable(fault)));
-        }
-        if is_last || written.is_err() {
-            let received = self.keep(incoming, arrival, written, reader.content_bytes()).await;
-            self.session.chunk_failed(); // if it was not the last one, there is no message to go on with
-            return received;
-        }
-        self.partial = Some(Partial { incoming, arrival, reader, written });
-        Ok(Received::Answered(Reply::chunk_ok(bytes)))
-    }
-
-    /// Reads so many bytes of content, and over them if there is nothing that they belong to.
-    async fn octets(&mut self, bytes: u64, mut into: Option<&mut Partial>) -> Result<(), WireError> {
-        let mut rest = bytes;
-        while rest > 0 {
-            let input = self.wire.input(IDLE_MAX).await?;
-            let taken = input.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
-            if let Some(Partial { incoming, reader, .. }) = into.as_deref_mut() {
-                reader.feed(&input[..taken], incoming.buffer());
-            }
-            self.wire.consume(taken);
-            rest -= taken as u64;
-            if let Some(Partial { incoming, written, .. }) = into.as_deref_mut() {
-                spill(incoming, written).await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Content over the limit is read up to here, so that its sender hears why.
-    fn skipped_bytes_max(&self) -> u64 {
-        self.door.terms.message_bytes_max.saturating_mul(OVERSIZE_FACTOR_MAX)
-    }
-
-    /// All of a message has come. `written`: whether the spool could take its content.
-    async fn keep(
-        &mut self,
-        incoming: Incoming,
-        arrival: Arrival,
-        written: Result<(), NotKept>,
-        content_bytes: u64,
-    ) -> Result<Received, WireError> {
-        let outcome = match written {
-            Ok(()) => incoming.keep().await,
-            Err(reason) => Err(reason),
-        };
-        match &outcome {
-            Ok(receipt) => {
-                self.door.metrics.accepted.inc();
-                arrival.log(content_bytes);
-                self.door.queue.spooled(receipt.id());
-            }
-            Err(reason) => tracing::error!(id = %arrival.id, client = %self.client, ?reason, "not kept"),
-        }
-        Ok(self.session.kept(outcome).map_or(Received::Unanswerable, Received::Answered))
-    }
-
-    fn envelope(&self, draft: Draft) -> Envelope {
-        let Draft { helo, protocol, reverse_path, recipients, body } = draft;
-        let (id, received_at, client) = (MessageId::new(), Timestamp::now(), self.client);
-        Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body }
-    }
-
-    /// Reads content to its end. What cannot be written is read all the same: the reply belongs behind the final dot.
-    async fn content(&mut self, incoming: &mut Incoming) -> Result<Content, WireError> {
-        let most = self.door.terms.message_bytes_max;
-        let mut reader = DataReader::new(most);
-        let mut written = Ok(());
-        loop {
-            let (taken, ended) = {
-                let input = self.wire.input(IDLE_MAX).await?;
-                reader.feed(input, incoming.buffer())
-            };
-            self.wire.consume(taken);
-            spill(incoming, &mut written).await;
-            let bytes = reader.content_bytes();
-            if ended || bytes > self.skipped_bytes_max() {
-                return Ok(Content { ended, fault: reader.fault(), bytes, written });
-            }
-        }
+    fn count(&self, reason: &str) {
+        self.door.metrics.refused.with_label_values(&[reason]).inc();
     }
 }
 
-/// What came of a message.
-enum Received {
-    /// The sender hears this, and may go on.
-    Answered(Reply),
-    /// It went on and on: the sender hears why, and we close.
-    FarTooLarge,
-    /// No reply would be true.
-    Unanswerable,
+/// What follows from a step.
+pub(super) enum Said {
+    /// The client hears this, and may go on.
+    Reply(Reply),
+    /// The client hears this, and we close.
+    Last(Reply),
+    /// The client heard it already.
+    Nothing,
 }
 
-impl Received {
-    /// What to say before going on, or the last thing to say.
-    fn said(self) -> Result<Reply, Option<Reply>> {
-        match self {
-            Self::Answered(reply) => Ok(reply),
-            Self::FarTooLarge => Err(Some(Reply::far_too_large())),
-            Self::Unanswerable => Err(None),
-        }
-    }
-}
-
-/// What the spool could not take once is only read over.
-async fn spill(incoming: &mut Incoming, written: &mut Result<(), NotKept>) {
-    if written.is_ok() {
-        *written = incoming.spill().await;
-    } else {
-        incoming.buffer().clear();
-    }
-}
-
-fn unacceptable(fault: Fault) -> Reply {
-    match fault {
-        Fault::BareLineEnd => Reply::bare_line_end(),
-        Fault::TooLarge => Reply::too_large(),
-    }
-}
-
-/// A message that comes by BDAT, of which more is to come.
-struct Partial {
-    incoming: Incoming,
-    arrival: Arrival,
-    reader: ChunkReader,
-    written: Result<(), NotKept>,
-}
-
-/// What came behind 354.
-struct Content {
-    /// False if it went on beyond all bounds.
-    ended: bool,
-    /// Why it cannot be kept.
-    fault: Option<Fault>,
-    bytes: u64,
-    /// Whether the spool could take it so far.
-    written: Result<(), NotKept>,
-}
-
-/// What the log says of a message that came in.
-struct Arrival {
-    id: MessageId,
-    client: IpAddr,
-    sender: String,
-    recipients: usize,
-    /// The content came by BDAT without its last line end, and got one.
-    line_end_added: bool,
-}
-
-impl Arrival {
-    fn of(envelope: &Envelope) -> Self {
-        let sender = envelope.reverse_path.as_ref().map_or_else(String::new, |path| shown(path.as_str()));
-        Self {
-            id: envelope.id,
-            client: envelope.client,
-            sender,
-            recipients: envelope.recipients.len(),
-            line_end_added: false,
-        }
+impl Door {
+    /// What policy goes by, while so much room is promised.
+    fn facts(&self, promised_bytes: u64, is_from_primary: bool) -> Facts<'_> {
+        let Self { domains, spool, limits, .. } = self;
+        let (room_bytes, room_bytes_min) = (spool.room_bytes().saturating_sub(promised_bytes), limits.room_bytes_min);
+        Facts { domains, room_bytes, room_bytes_min, is_writable: spool.is_writable(), is_from_primary }
     }
 
-    fn log(&self, content_bytes: u64) {
-        let Self { id, client, sender, recipients, line_end_added } = self;
-        tracing::info!(%id, %client, sender, recipients, bytes = content_bytes, "accepted");
-        if *line_end_added {
-            tracing::info!(%id, "its content came without a last line end, and got one");
-        }
+    /// Whether room for a little more is left, while so much is promised.
+    pub(super) fn has_room(&self, promised_bytes: u64) -> bool {
+        policy::room::is_left(None, &self.facts(promised_bytes, false)).is_ok()
     }
 }
 
@@ -349,7 +337,12 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
-    use crate::spool::{Watchers, disk::RealDisk};
+    use crate::{
+        smtp::places::{Bounds, Places},
+        spool::{Watchers, disk::RealDisk},
+    };
+
+    const MINUTE: Duration = Duration::from_secs(60);
 
     fn door(folder: &std::path::Path) -> Door {
         let metrics = Arc::new(Metrics::new().unwrap());
@@ -358,41 +351,125 @@ mod tests {
                 .unwrap();
         let queue = Arc::new(Queue::new(&Delivery::default()));
         let hosts = vec![Host { host: "mx1.example.org".into(), port: 25 }];
-        let primary = Primary::new(hosts, "mx2.example.org".into(), Probe::default(), queue.clone(), metrics.clone());
+        let hostname = "mx2.example.org".to_owned();
+        let primary = Primary::new(hosts, hostname.clone(), Probe::default(), queue.clone(), metrics.clone(), folder);
         let terms = Terms {
-            hostname: "mx2.example.org".into(),
+            hostname,
             postmaster_domain: "example.org".into(),
-            message_bytes_max: 1000,
             recipients_max: 100,
+            errors_max: 20,
+            junk_commands_max: 100,
         };
-        let domains = Domains::new(&["example.org".into()]).unwrap();
-        Door { terms, domains, spool, queue, primary: Arc::new(primary), metrics }
+        let limits = Limits {
+            message_bytes_max: 1000,
+            line_bytes_max: 2048,
+            room_bytes_min: 0,
+            idle: 5 * MINUTE,
+            busy: MINUTE,
+            busy_before_mail: MINUTE / 6,
+        };
+        Door {
+            terms,
+            limits,
+            domains: Domains::new(&["example.org".into()]).unwrap(),
+            etrn: Networks::default(),
+            spool,
+            queue,
+            primary: Arc::new(primary),
+            certificates: Arc::new(Certificates::new(Vec::new()).unwrap()),
+            memory: Memory::new(1 << 20, 10),
+            promises: Promises::default(),
+            metrics,
+        }
+    }
+
+    fn places(sessions_max: usize) -> Arc<Places> {
+        Places::new(Bounds { sessions_max, sessions_per_client_max: 10 }, Instant::now().into_std())
+    }
+
+    fn visitor(places: &Arc<Places>) -> Visitor {
+        let address = "192.0.2.1".parse().unwrap();
+        let place = places.admit(address, Instant::now().into_std()).unwrap();
+        Visitor { address, name: ClientName::none(), said: Vec::new(), place }
     }
 
     /// Says all of it and then nothing more, and returns what is heard until the relay closes.
-    async fn then_silence(door: &Door, said: &str) -> String {
+    async fn then_silence(door: &Door, places: &Arc<Places>, said: &str) -> String {
         let (mut client, server): (DuplexStream, _) = tokio::io::duplex(64 << 10);
         client.write_all(said.as_bytes()).await.unwrap();
-        let (address, stop) = ("192.0.2.1".parse().unwrap(), CancellationToken::new());
-        let mut heard = String::new();
-        tokio::join!(serve(server, address, door, &stop), async { client.read_to_string(&mut heard).await.unwrap() });
+        let (stop, mut heard) = (CancellationToken::new(), String::new());
+        let serving = serve(server, visitor(places), door, &stop);
+        tokio::join!(serving, async { client.read_to_string(&mut heard).await.unwrap() });
         heard
     }
 
+    const TO_MAIL: &str = "EHLO c\r\nMAIL FROM:<>\r\n";
     const TO_DATA: &str = "EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\nDATA\r\n";
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_falls_silent_is_told_after_five_minutes_wherever_it_is() {
+    async fn a_client_that_falls_silent_is_told_wherever_it_is_and_sooner_when_places_are_scarce() {
         let folder = tempfile::tempdir().unwrap();
         let door = door(folder.path());
         let half_a_message = format!("{TO_DATA}Subject: never fini");
-        for said in ["", "EHLO c\r\n", "EHLO c\r\nMAIL FR", TO_DATA, &half_a_message] {
-            let begun = tokio::time::Instant::now();
-            let heard = then_silence(&door, said).await;
-            assert!(heard.ends_with("421 4.4.2 Nothing came for too long; closing\r\n"), "{said:?}: {heard}");
-            assert_eq!(begun.elapsed().as_secs(), IDLE_MAX.as_secs(), "{said:?}");
+        for (said, seconds_busy) in [
+            ("", 10),
+            ("EHLO c\r\n", 10),
+            ("EHLO c\r\nMAIL FR", 10),
+            (TO_MAIL, 60),
+            (TO_DATA, 60),
+            (&half_a_message, 60),
+        ] {
+            for (sessions_max, seconds) in [(10, 300), (1, seconds_busy)] {
+                let begun = Instant::now();
+                let heard = then_silence(&door, &places(sessions_max), said).await;
+                assert!(heard.ends_with("421 4.4.2 Nothing came for too long; closing\r\n"), "{said:?}: {heard}");
+                assert_eq!(begun.elapsed().as_secs(), seconds, "{said:?}, {sessions_max} places");
+            }
         }
-        assert_eq!(door.spool.counts().messages, 0);
+        assert_eq!((door.spool.counts().messages, door.promises.bytes()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_trickles_in_is_not_waited_for_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let (door, places, stop) = (door(folder.path()), places(10), CancellationToken::new());
+        let (mut client, server) = tokio::io::duplex(4096);
+        let begun = Instant::now();
+        let trickle = async {
+            while client.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(MINUTE).await
+            }
+        };
+        tokio::join!(
+            async {
+                tokio::select! { () = trickle => {}, () = tokio::time::sleep(10 * MINUTE) => {} }
+            },
+            async {
+                serve(server, visitor(&places), &door, &stop).await;
+                assert_eq!(begun.elapsed().as_secs(), 300);
+            }
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_all_places_are_taken_the_idle_one_is_told_and_the_newcomer_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let (door, places, stop) = (door(folder.path()), places(1), CancellationToken::new());
+        let (mut idle, server) = tokio::io::duplex(4096);
+        let mut heard = String::new();
+        let started = std::time::Instant::now();
+        tokio::join!(serve(server, visitor(&places), &door, &stop), async {
+            // Paused time does not move the clock by which places reckon.
+            tokio::task::yield_now().await;
+            let later = started + Duration::from_secs(6);
+            let newcomer = places.admit("192.0.2.2".parse().unwrap(), later);
+            assert!(newcomer.is_some());
+            idle.read_to_string(&mut heard).await.unwrap();
+        });
+        assert!(
+            heard.ends_with("421 4.4.2 Others wait and nothing came from you; closing, try again soon\r\n"),
+            "{heard}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -403,10 +480,62 @@ mod tests {
         for (lines, end, told) in
             [(10, ".\r\n", "250 2.0.0 Kept as "), (11, ".\r\n", "552 5.3.4 "), (21, "", "421 4.3.4 ")]
         {
-            let heard = then_silence(&door, &format!("{TO_DATA}{}{end}", line.repeat(lines))).await;
+            let heard = then_silence(&door, &places(10), &format!("{TO_DATA}{}{end}", line.repeat(lines))).await;
             let reply = heard.lines().skip_while(|line| !line.starts_with("354")).nth(1).unwrap();
             assert!(reply.starts_with(told), "{lines} lines: {reply}");
         }
         assert_eq!(door.spool.counts().messages, 1);
+    }
+
+    #[tokio::test]
+    async fn where_memory_is_used_up_content_goes_to_its_file_and_arrives_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut door = door(folder.path());
+        (door.memory, door.limits.message_bytes_max) = (Memory::new(0, 10), 1_000_000);
+        let content = "0123456789abcdef0123456789abcdef\r\n".repeat(10_000);
+        let (client, server) = tokio::io::duplex(100_000);
+        let (mut hears, mut says) = tokio::io::split(client);
+        let (stop, mut heard) = (CancellationToken::new(), String::new());
+        let places = places(10);
+        tokio::join!(
+            serve(server, visitor(&places), &door, &stop),
+            async { says.write_all(format!("{TO_DATA}{content}.\r\nQUIT\r\n").as_bytes()).await.unwrap() },
+            async { hears.read_to_string(&mut heard).await.unwrap() },
+        );
+        assert!(heard.contains("250 2.0.0 Kept as"), "{heard}");
+        let id = heard.split("Kept as ").nth(1).unwrap().split('\r').next().unwrap().parse().unwrap();
+        let mut stored = door.spool.read(id).await.unwrap().unwrap();
+        let mut arrived = Vec::new();
+        while let Some(piece) = stored.content.next_piece().unwrap() {
+            arrived.extend(piece);
+        }
+        assert!(arrived == content.as_bytes(), "{} of {} bytes", arrived.len(), content.len());
+    }
+
+    #[tokio::test]
+    async fn a_message_without_room_on_the_volume_is_refused_at_mail_or_when_it_outgrows_its_promise() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut door = door(folder.path());
+        door.limits.message_bytes_max = 10_000_000;
+        door.limits.room_bytes_min = door.spool.room_bytes() - (2 << 20);
+        let heard = then_quit(&door, "EHLO c\r\nMAIL FROM:<> SIZE=9000000\r\n").await;
+        assert!(heard.contains("\r\n452 4.3.1"), "{heard}");
+        let mut too_long = format!("{TO_DATA}{}", "x".repeat(98).repeat(30_000));
+        too_long += "\r\n.\r\n";
+        let heard = then_quit(&door, &too_long).await;
+        assert!(heard.contains("354 ") && heard.contains("\r\n452 4.3.1"), "{heard}");
+        assert_eq!(door.promises.bytes(), 0);
+    }
+
+    async fn then_quit(door: &Door, said: &str) -> String {
+        let (client, server) = tokio::io::duplex(100_000);
+        let (mut hears, mut says) = tokio::io::split(client);
+        let (stop, mut heard, places) = (CancellationToken::new(), String::new(), places(10));
+        tokio::join!(
+            serve(server, visitor(&places), door, &stop),
+            async { says.write_all(format!("{said}QUIT\r\n").as_bytes()).await.unwrap() },
+            async { hears.read_to_string(&mut heard).await.unwrap() },
+        );
+        heard
     }
 }

@@ -1,150 +1,166 @@
-//! Accepts connections, bounds their number in total and per client, and starts a driver for each.
+//! Accepts connections, hears what a proxy has to say of them, bounds their number, and starts a driver for each.
 
 use std::{
-    collections::HashMap,
+    io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use rustix::net::sockopt;
 use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    connection::{self, Door},
+    connection::{self, Door, Visitor},
+    names::{ClientName, Names},
+    places::Places,
+    proxy::{self, HEADER_BYTES_MAX, Header},
     reply::Reply,
 };
+use crate::config::Networks;
 
 /// Pause after a failed accept: out of file descriptors, trying again at once would only burn CPU.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// For the 421 to a client that we cannot serve.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections that wait to be accepted: as many as a busy second brings.
+const BACKLOG: u32 = 1024;
+/// For the header of a proxy, which sends it at once.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections of proxies whose header has not come. They have no place yet, so they need a bound of their own.
+const PROXIED_WAITING_MAX: usize = 1000;
 
-/// How many sessions at a time.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// In total.
-    pub sessions_max: usize,
-    /// Of one IPv4 address or one IPv6 /64.
-    pub sessions_per_client_max: usize,
+/// One way in.
+pub struct Entrance {
+    /// Where.
+    pub listener: TcpListener,
+    /// The proxies that speak for the clients here, if none come by themselves.
+    pub proxies: Option<Networks>,
+}
+
+/// What all entrances share.
+pub struct Hall {
+    /// Whom sessions are held with.
+    pub door: Door,
+    /// How many there are.
+    pub places: Arc<Places>,
+    /// What DNS calls clients, if it can be asked.
+    pub names: Option<Names>,
+}
+
+/// Binds an address. One of IPv6 takes IPv4 too, unless `v6_only`.
+pub fn bind(address: SocketAddr, v6_only: bool) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?; // a restart must not wait for connections of the process before
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, v6_only)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Accepts until `stop`, then waits for its sessions; the caller bounds how long.
-pub async fn run(listener: TcpListener, door: Arc<Door>, bounds: Bounds, stop: CancellationToken) {
+pub async fn run(entrance: Entrance, hall: Arc<Hall>, stop: CancellationToken) {
+    let Entrance { listener, proxies } = entrance;
     let sessions = TaskTracker::new();
-    let clients = Arc::new(Clients::default());
+    let waiting = Arc::new(Semaphore::new(PROXIED_WAITING_MAX));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+            Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
             Err(cause) => {
                 tracing::warn!(%cause, "accept connection");
                 tokio::time::sleep(ACCEPT_RETRY).await;
                 continue;
             }
         };
-        let (door, stop) = (door.clone(), stop.clone());
-        match clients.admit(peer.ip(), bounds) {
-            Some(place) => sessions.spawn(serve(stream, peer, door, stop, place)),
-            None => sessions.spawn(turn_away(stream, peer, door)),
+        let _ = stream.set_nodelay(true); // replies are small and written at once; Nagle would only delay them
+        let (hall, stop) = (hall.clone(), stop.clone());
+        let Some(proxies) = &proxies else {
+            sessions.spawn(async move { hall.welcome(stream, peer, Vec::new(), &stop).await });
+            continue;
         };
+        let place = waiting.clone().try_acquire_owned().ok().filter(|_| proxies.contain(peer));
+        let Some(place) = place else {
+            hall.turn_away_proxy(peer, "it is not in proxyProtocol.trusted, or too many connections wait");
+            continue;
+        };
+        sessions.spawn(async move {
+            let mut stream = stream;
+            let heard = tokio::select! {
+                () = stop.cancelled() => return,
+                heard = header(&mut stream) => heard,
+            };
+            drop(place);
+            match heard {
+                Some((client, said)) => hall.welcome(stream, client.unwrap_or(peer), said, &stop).await,
+                None => hall.turn_away_proxy(peer, "it sent no PROXY header"),
+            }
+        });
     }
     drop(listener);
     sessions.close();
     sessions.wait().await;
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, door: Arc<Door>, stop: CancellationToken, place: Place) {
-    let _ = stream.set_nodelay(true); // replies are small and written at once; Nagle would only delay them
-    door.metrics.sessions.inc();
-    door.primary.client_connected();
-    connection::serve(stream, peer.ip().to_canonical(), &door, &stop).await;
-    door.metrics.sessions.dec();
-    drop(place);
-}
-
-async fn turn_away(mut stream: TcpStream, peer: SocketAddr, door: Arc<Door>) {
-    let reply = Reply::too_many_connections();
-    door.metrics.refused.with_label_values(&[reply.refused_for().unwrap_or_default()]).inc();
-    tracing::debug!(client = %peer.ip(), "too many connections");
-    let mut output = Vec::new();
-    reply.write(&mut output);
-    let _ = timeout(REFUSAL_TIMEOUT, stream.write_all(&output)).await;
-}
-
-/// Sessions by client. As large as there are sessions, since an entry goes with its last one.
-#[derive(Default)]
-struct Clients {
-    sessions: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// One session's place; dropped, it is free again.
-struct Place {
-    clients: Arc<Clients>,
-    network: IpAddr,
-}
-
-impl Clients {
-    fn admit(self: &Arc<Self>, client: IpAddr, bounds: Bounds) -> Option<Place> {
-        let network = network(client);
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let total: usize = sessions.values().sum();
-        let own = sessions.get(&network).copied().unwrap_or_default();
-        if total >= bounds.sessions_max || own >= bounds.sessions_per_client_max {
-            return None;
-        }
-        sessions.insert(network, own + 1);
-        Some(Place { clients: self.clone(), network })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut sessions = self.clients.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = sessions.get_mut(&self.network) {
-            *own -= 1;
-            if *own == 0 {
-                sessions.remove(&self.network);
+/// Whom the proxy speaks for, `None` for itself, and what came behind the header.
+async fn header(stream: &mut TcpStream) -> Option<(Option<IpAddr>, Vec<u8>)> {
+    let mut input = Vec::new();
+    let reading = async {
+        loop {
+            match proxy::read(&input) {
+                Header::Complete { length, client } => return Some((client, length)),
+                Header::Incomplete if input.len() < HEADER_BYTES_MAX => {}
+                Header::Incomplete | Header::Bad => return None,
+            }
+            input.reserve_exact(256);
+            if stream.read_buf(&mut input).await.ok()? == 0 {
+                return None;
             }
         }
-    }
+    };
+    let (client, length) = timeout(PROXY_TIMEOUT, reading).await.ok()??;
+    Some((client, input.split_off(length)))
 }
 
-/// What counts as one client: an IPv6 customer has a /64 at least, and could use a new address each time.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
-        v4 => v4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sessions_are_bounded_in_total_and_per_client_and_places_come_back() {
-        let clients = Arc::new(Clients::default());
-        let bounds = Bounds { sessions_max: 3, sessions_per_client_max: 2 };
-        let admit = |client: &str| clients.admit(client.parse().unwrap(), bounds);
-        let first = admit("2001:db8::1").unwrap();
-        let _second = admit("2001:db8::2").unwrap();
-        assert!(admit("2001:db8::3").is_none(), "a third one of one /64");
-        let _third = admit("192.0.2.1").unwrap();
-        assert!(admit("192.0.2.2").is_none(), "a fourth one in total");
-        drop(first);
-        assert!(admit("2001:db8::3").is_some());
+impl Hall {
+    async fn welcome(&self, stream: TcpStream, client: IpAddr, said: Vec<u8>, stop: &CancellationToken) {
+        let client = client.to_canonical();
+        let Some(place) = self.places.admit(client, std::time::Instant::now()) else {
+            return self.turn_away(stream, client).await;
+        };
+        self.door.metrics.sessions.inc();
+        self.door.primary.client_connected();
+        let name = self.names.as_ref().map_or_else(ClientName::none, |names| names.look_up(client));
+        connection::serve(stream, Visitor { address: client, name, said, place }, &self.door, stop).await;
+        self.door.metrics.sessions.dec();
     }
 
-    #[test]
-    fn an_ipv4_client_is_the_same_on_an_ipv6_socket() {
-        assert_eq!(network("::ffff:192.0.2.1".parse().unwrap()), network("192.0.2.1".parse().unwrap()));
+    async fn turn_away(&self, mut stream: TcpStream, client: IpAddr) {
+        let reply = Reply::too_many_connections();
+        self.count(reply.refused_for().unwrap_or_default());
+        tracing::debug!(%client, "too many connections");
+        let mut output = Vec::new();
+        reply.write(&mut output);
+        let _ = timeout(REFUSAL_TIMEOUT, stream.write_all(&output)).await;
+    }
+
+    /// Without a word: who does not speak the protocol is no client, and may be anybody.
+    fn turn_away_proxy(&self, peer: IpAddr, why: &str) {
+        self.count("proxy");
+        tracing::debug!(%peer, why, "connection without a proxy's header closed");
+    }
+
+    fn count(&self, reason: &str) {
+        self.door.metrics.refused.with_label_values(&[reason]).inc();
     }
 }

@@ -51,11 +51,9 @@ impl Reply {
         Self::new(220, "", format!("{hostname} ESMTP BackupMx"))
     }
 
-    /// Answer to EHLO.
-    pub fn extensions(hostname: &str, message_bytes_max: u64) -> Self {
-        let offered =
-            ["PIPELINING", &format!("SIZE {message_bytes_max}"), "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING"];
-        let lines = [hostname].into_iter().chain(offered).map(|line| Cow::Owned(line.to_owned())).collect();
+    /// Answer to EHLO: our name, and each extension with its parameters.
+    pub fn extensions(hostname: &str, offered: Vec<Cow<'static, str>>) -> Self {
+        let lines = [Cow::Owned(hostname.to_owned())].into_iter().chain(offered).collect();
         Self { lines, ..Self::new(250, "", "") }
     }
 
@@ -109,11 +107,51 @@ impl Reply {
         Self::refusal(502, "5.5.1", "not_offered", "EXPN is not offered: there are no lists here")
     }
 
+    /// STARTTLS was taken.
+    pub fn start_tls() -> Self {
+        Self::new(220, "2.0.0", "Ready to start TLS")
+    }
+
+    /// There is no certificate (RFC 5321 section 4.2.4).
+    pub fn no_tls() -> Self {
+        Self::refusal(502, "5.5.1", "not_offered", "STARTTLS is not offered here")
+    }
+
+    /// There should be a certificate, but it cannot be used (RFC 3207 section 4).
+    pub fn tls_unavailable() -> Self {
+        Self::refusal(454, "4.7.0", "tls", "TLS is not available at the moment; go on without it, or try again later")
+    }
+
+    /// STARTTLS once more.
+    pub fn tls_active() -> Self {
+        Self::refusal(503, "5.5.1", "sequence", "TLS is active already")
+    }
+
+    /// ETRN was taken (RFC 1985 section 5).
+    pub fn etrn_started() -> Self {
+        Self::new(250, "2.0.0", "The primary is asked at once, and what waits goes to it")
+    }
+
+    /// ETRN, and nothing waits.
+    pub fn etrn_nothing() -> Self {
+        Self::new(251, "2.0.0", "No messages wait")
+    }
+
+    /// ETRN by somebody who may not say it.
+    pub fn etrn_refused() -> Self {
+        Self::refusal(459, "4.7.1", "etrn", "ETRN is for the primary, and for the networks listed in etrn.allowed")
+    }
+
+    /// ETRN for a name that is no domain of ours.
+    pub fn etrn_foreign() -> Self {
+        Self::refusal(459, "4.7.1", "etrn", "No mail is kept here for this domain")
+    }
+
     /// HELP.
     pub fn help() -> Self {
         let lines = [
             "This is a backup for mail servers: it keeps mail while they are away",
-            "Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT",
+            "Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS ETRN QUIT",
             "If mail was refused, the text behind the code says what helps",
         ];
         Self { lines: lines.map(Cow::Borrowed).into(), ..Self::new(214, "2.0.0", "") }
@@ -154,9 +192,14 @@ impl Reply {
         Self::refusal(501, "5.1.3", "syntax", "Bad recipient address: write RCPT TO:<local@domain>")
     }
 
-    /// An address that needs SMTPUTF8, which we do not offer (RFC 6531 section 3.5).
-    pub fn needs_smtputf8() -> Self {
-        Self::refusal(553, "5.6.7", "smtputf8", "Addresses outside ASCII need SMTPUTF8, which is not offered here")
+    /// An address outside ASCII without SMTPUTF8 (RFC 6531 section 3.5).
+    pub fn needs_smtputf8(is_offered: bool) -> Self {
+        let text = if is_offered {
+            "Addresses outside ASCII need the parameter SMTPUTF8 behind MAIL FROM"
+        } else {
+            "Addresses outside ASCII need SMTPUTF8, which is not offered here"
+        };
+        Self::refusal(553, "5.6.7", "smtputf8", text)
     }
 
     /// RFC 5321 section 4.1.1.11.
@@ -191,12 +234,27 @@ impl Reply {
 
     /// Not a domain of ours.
     pub fn not_our_domain() -> Self {
-        Self::refusal(550, "5.7.1", "domain", "We take no mail for this domain")
+        Self::refusal(550, "5.7.1", "domain", "We take no mail for this domain; check the address, or its MX records")
     }
 
     /// Below the watermark. Never 552: it is our trouble, and it passes.
     pub fn insufficient_storage() -> Self {
         Self::refusal(452, "4.3.1", "full", "Insufficient storage here; try again later")
+    }
+
+    /// Too many `Received` fields, or too many of our own (RFC 5321 section 6.3).
+    pub fn routing_loop() -> Self {
+        Self::refusal(554, "5.4.6", "loop", "Routing loop: this message has passed here, or elsewhere, too often")
+    }
+
+    /// The primary sends back what it got from us. For now: its administrator can mend that, and then it goes its way.
+    pub fn sent_back() -> Self {
+        Self::refusal(
+            451,
+            "4.4.6",
+            "sent_back",
+            "You got this message from here: deliver it, and mend the route of its domain",
+        )
     }
 
     /// The disk failed.
@@ -207,6 +265,21 @@ impl Reply {
     /// A client that makes one mistake after the other.
     pub fn too_many_errors() -> Self {
         Self::refusal(421, "4.7.0", "errors", "Too many errors; closing")
+    }
+
+    /// A client that talks and talks, and sends nothing.
+    pub fn too_much_chatter() -> Self {
+        Self::refusal(421, "4.7.0", "chatter", "Too many commands without a message; closing")
+    }
+
+    /// HTTP.
+    pub fn not_http() -> Self {
+        Self::refusal(421, "4.7.0", "foreign_protocol", "This is a mail server and speaks SMTP; closing")
+    }
+
+    /// TLS from the first byte on.
+    pub fn not_tls_yet() -> Self {
+        Self::refusal(421, "4.7.0", "foreign_protocol", "TLS begins here with STARTTLS; closing")
     }
 
     /// More connections than we serve.
@@ -222,6 +295,11 @@ impl Reply {
     /// RFC 5321 section 4.5.3.2.7.
     pub fn idle() -> Self {
         Self::refusal(421, "4.4.2", "idle", "Nothing came for too long; closing")
+    }
+
+    /// All places are taken, and this client made the least of its own.
+    pub fn make_room() -> Self {
+        Self::refusal(421, "4.4.2", "evicted", "Others wait and nothing came from you; closing, try again soon")
     }
 
     /// RFC 5321 section 3.8.
@@ -244,14 +322,16 @@ mod tests {
     fn one_line_and_several_are_written_as_rfc_5321_section_4_2_1_says() {
         assert_eq!(written(&Reply::ok()), "250 2.0.0 OK\r\n");
         assert_eq!(
-            written(&Reply::extensions("mx2.example.org", 1000)),
-            "250-mx2.example.org\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n"
+            written(&Reply::extensions("mx2.example.org", vec!["PIPELINING".into(), "SIZE 1000".into()])),
+            "250-mx2.example.org\r\n250-PIPELINING\r\n250 SIZE 1000\r\n"
         );
     }
 
     #[test]
     fn greeting_ehlo_helo_and_354_carry_no_enhanced_code() {
-        for reply in [Reply::greeting("mx2"), Reply::extensions("mx2", 1), Reply::hello("mx2"), Reply::start_data()] {
+        for reply in
+            [Reply::greeting("mx2"), Reply::extensions("mx2", Vec::new()), Reply::hello("mx2"), Reply::start_data()]
+        {
             let text = written(&reply);
             let words = text.split_whitespace().nth(1).unwrap();
             assert!(!words.contains('.'), "{text}");

@@ -1,20 +1,20 @@
 //! The SMTP conversation as a state machine: what was said so far, and what follows. No I/O, no clock.
 
+use std::borrow::Cow;
+
 use super::{
-    command::{BadCommand, Command, ForwardPath, MailParameters},
+    command::{BadCommand, Command, ForwardPath},
+    parameter::{MailParameters, RcptParameters},
     reply::Reply,
 };
 use crate::{
     mail::{
         address::{Address, BadAddress},
-        envelope::{Body, Protocol},
+        envelope::{Body, Offers, Protocol, Recipient},
     },
     policy::{Question, Refusal},
     spool::{NotKept, Receipt},
 };
-
-/// Mistakes of the client until we close: enough for a confused human, too few for a guessing machine.
-const ERRORS_MAX: u32 = 20;
 
 /// What follows from what was heard.
 #[derive(Clone, PartialEq, Debug)]
@@ -29,6 +29,10 @@ pub enum Step {
     Chunk(Chunk),
     /// Read over this many bytes, then say this: a part of a content that cannot be taken.
     Skip(u64, Reply),
+    /// Say this, begin TLS, then call [`Session::encrypted`].
+    StartTls(Reply),
+    /// Somebody wants the mail for this domain to go now; what to say is the driver's to find out.
+    Etrn(String),
     /// Say this and close.
     Close(Reply),
 }
@@ -43,9 +47,9 @@ pub struct Draft {
     /// `None` for `<>`.
     pub reverse_path: Option<Address>,
     /// At least one.
-    pub recipients: Vec<Address>,
-    /// What `BODY=` said.
-    pub body: Body,
+    pub recipients: Vec<Recipient>,
+    /// What was said behind the reverse-path.
+    pub parameters: MailParameters,
 }
 
 /// A part of a message that comes by BDAT. If it is taken and the last one, call [`Session::kept`]; if it cannot be taken,
@@ -67,26 +71,56 @@ pub struct Terms {
     pub hostname: String,
     /// Where `<Postmaster>` belongs: the first domain.
     pub postmaster_domain: String,
-    /// SIZE that we offer, in bytes.
-    pub message_bytes_max: u64,
     /// Recipients of one message.
     pub recipients_max: usize,
+    /// Mistakes of the client until we close.
+    pub errors_max: u32,
+    /// Commands that bring no message nearer, until we close.
+    pub junk_commands_max: u32,
+}
+
+/// What one session offers.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// SIZE, in bytes.
+    pub message_bytes_max: u64,
+    /// What must survive the way to the primary.
+    pub parameters: Offers,
+    /// Whether TLS can begin.
+    pub tls: Tls,
+    /// ETRN, to who may say it.
+    pub etrn: bool,
+}
+
+/// Whether TLS can begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tls {
+    /// There is no certificate.
+    Absent,
+    /// There should be one, but it cannot be used.
+    Broken,
+    /// It can.
+    Ready,
+    /// It did.
+    Active,
 }
 
 /// One client's conversation.
 pub struct Session<'a> {
     terms: &'a Terms,
+    offer: Offer,
     client: Option<(String, Protocol)>,
     transaction: Option<Transaction>,
     /// What policy was asked about.
     asked: Option<Asked>,
     errors: u32,
+    junk_commands: u32,
 }
 
 struct Transaction {
     reverse_path: Option<Address>,
-    body: Body,
-    recipients: Vec<Address>,
+    parameters: MailParameters,
+    recipients: Vec<Recipient>,
     /// A part of its content has come by BDAT.
     is_chunked: bool,
 }
@@ -94,19 +128,35 @@ struct Transaction {
 impl Transaction {
     fn draft(&self, (helo, protocol): &(String, Protocol)) -> Draft {
         let (reverse_path, recipients) = (self.reverse_path.clone(), self.recipients.clone());
-        Draft { helo: helo.clone(), protocol: *protocol, reverse_path, recipients, body: self.body }
+        Draft { helo: helo.clone(), protocol: *protocol, reverse_path, recipients, parameters: self.parameters.clone() }
     }
 }
 
 enum Asked {
     Mail(Transaction),
-    Rcpt(Address),
+    Rcpt(Recipient),
 }
 
 impl<'a> Session<'a> {
     /// Before the first command.
-    pub fn new(terms: &'a Terms) -> Self {
-        Self { terms, client: None, transaction: None, asked: None, errors: 0 }
+    pub fn new(terms: &'a Terms, offer: Offer) -> Self {
+        Self { terms, offer, client: None, transaction: None, asked: None, errors: 0, junk_commands: 0 }
+    }
+
+    /// TLS has begun: all that was said in clear is forgotten (RFC 3207 section 4.2), but for the mistakes.
+    pub fn encrypted(&mut self) {
+        (self.client, self.transaction, self.asked) = (None, None, None);
+        self.offer.tls = Tls::Active;
+    }
+
+    /// What it offers.
+    pub fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
+    /// Whether a message has begun.
+    pub fn is_in_transaction(&self) -> bool {
+        self.transaction.is_some()
     }
 
     /// The first thing that we say.
@@ -117,11 +167,43 @@ impl<'a> Session<'a> {
     /// The one entry: a line was read.
     pub fn hear(&mut self, command: Result<Command, BadCommand>) -> Step {
         let step = match command {
+            Ok(command) if self.is_one_too_many(&command) => Step::Close(Reply::too_much_chatter()),
             Ok(command) => self.obey(command),
             Err(BadCommand::Chunk) => Step::Close(Reply::bad_chunk()),
-            Err(bad) => Step::Say(complain(bad)),
+            Err(BadCommand::Http) => Step::Close(Reply::not_http()),
+            Err(bad) => Step::Say(self.complain(bad)),
         };
         self.count_errors(step)
+    }
+
+    /// Counts what brings no message nearer.
+    fn is_one_too_many(&mut self, command: &Command) -> bool {
+        let is_junk = matches!(
+            command,
+            Command::Ehlo(_)
+                | Command::Helo(_)
+                | Command::Rset
+                | Command::Noop
+                | Command::Vrfy
+                | Command::Help
+                | Command::Etrn(_)
+        );
+        self.junk_commands += u32::from(is_junk);
+        self.junk_commands > self.terms.junk_commands_max
+    }
+
+    fn complain(&self, bad: BadCommand) -> Reply {
+        match bad {
+            BadCommand::Unknown => Reply::unknown_command(),
+            BadCommand::ControlCharacter => Reply::bad_line("Control character inside a command"),
+            BadCommand::Arguments(syntax) => Reply::bad_arguments(syntax),
+            BadCommand::NotUtf8 => Reply::needs_smtputf8(self.offer.parameters.smtputf8),
+            BadCommand::Sender(BadAddress::Syntax | BadAddress::TooLong) => Reply::bad_sender(),
+            BadCommand::Recipient(BadAddress::Syntax | BadAddress::TooLong) => Reply::bad_recipient(),
+            BadCommand::Parameter => Reply::unknown_parameter(),
+            BadCommand::Chunk => Reply::bad_chunk(),
+            BadCommand::Http => Reply::not_http(),
+        }
     }
 
     /// A line came that cannot be a command.
@@ -130,10 +212,10 @@ impl<'a> Session<'a> {
     }
 
     fn count_errors(&mut self, step: Step) -> Step {
-        // Codes 500 to 504 and 555: the client's own mistakes. What policy refuses is not one.
-        if matches!(&step, Step::Say(reply) | Step::Skip(_, reply) if matches!(reply.code(), 500..=504 | 555)) {
+        // Codes 500 to 504, 553 and 555: the client's own mistakes. What policy refuses is not one.
+        if matches!(&step, Step::Say(reply) | Step::Skip(_, reply) if matches!(reply.code(), 500..=504 | 553 | 555)) {
             self.errors += 1;
-            if self.errors >= ERRORS_MAX {
+            if self.errors >= self.terms.errors_max {
                 return Step::Close(Reply::too_many_errors());
             }
         }
@@ -142,10 +224,11 @@ impl<'a> Session<'a> {
 
     fn obey(&mut self, command: Command) -> Step {
         match command {
+            Command::Ehlo(name) if self.offer.tls == Tls::Active => self.hello(name, Protocol::Esmtps),
             Command::Ehlo(name) => self.hello(name, Protocol::Esmtp),
             Command::Helo(name) => self.hello(name, Protocol::Smtp),
             Command::Mail { reverse_path, parameters } => self.mail(reverse_path, parameters),
-            Command::Rcpt(path) => self.rcpt(path),
+            Command::Rcpt { path, parameters } => self.rcpt(path, parameters),
             Command::Data => self.data(),
             Command::Bdat { bytes, is_last } => self.chunk(bytes, is_last),
             Command::Rset => {
@@ -156,6 +239,8 @@ impl<'a> Session<'a> {
             Command::Vrfy => Step::Say(Reply::cannot_verify()),
             Command::Expn => Step::Say(Reply::no_expn()),
             Command::Help => Step::Say(Reply::help()),
+            Command::StartTls => self.start_tls(),
+            Command::Etrn(domain) => self.etrn(domain),
             Command::Quit => Step::Close(Reply::goodbye()),
         }
     }
@@ -164,44 +249,100 @@ impl<'a> Session<'a> {
     fn hello(&mut self, name: String, protocol: Protocol) -> Step {
         self.client = Some((name, protocol));
         self.transaction = None;
-        let Terms { hostname, message_bytes_max, .. } = self.terms;
+        let hostname = &self.terms.hostname;
         Step::Say(match protocol {
-            Protocol::Esmtp => Reply::extensions(hostname, *message_bytes_max),
+            Protocol::Esmtp | Protocol::Esmtps => Reply::extensions(hostname, self.extensions()),
             Protocol::Smtp => Reply::hello(hostname),
         })
     }
 
-    fn mail(&mut self, reverse_path: Option<Address>, MailParameters { size, body }: MailParameters) -> Step {
+    fn extensions(&self) -> Vec<Cow<'static, str>> {
+        let Offer { message_bytes_max, parameters: Offers { eight_bit_mime, smtputf8, dsn }, tls, etrn } = self.offer;
+        let mut offered = vec!["PIPELINING".into(), format!("SIZE {message_bytes_max}").into()];
+        for (is_offered, keyword) in [
+            (eight_bit_mime, "8BITMIME"),
+            (smtputf8, "SMTPUTF8"),
+            (true, "ENHANCEDSTATUSCODES"),
+            (dsn, "DSN"),
+            (true, "CHUNKING"),
+            (tls == Tls::Ready, "STARTTLS"),
+            (etrn, "ETRN"),
+        ] {
+            if is_offered {
+                offered.push(keyword.into());
+            }
+        }
+        offered
+    }
+
+    fn start_tls(&mut self) -> Step {
+        match self.offer.tls {
+            Tls::Absent => Step::Say(Reply::no_tls()),
+            Tls::Broken => Step::Say(Reply::tls_unavailable()),
+            Tls::Ready => Step::StartTls(Reply::start_tls()),
+            Tls::Active => Step::Say(Reply::tls_active()),
+        }
+    }
+
+    /// RFC 1985 section 5: not within a transaction.
+    fn etrn(&mut self, domain: String) -> Step {
+        if self.client.is_none() {
+            return Step::Say(Reply::bad_sequence("EHLO or HELO"));
+        }
+        if self.transaction.is_some() {
+            return Step::Say(Reply::bad_sequence("DATA or RSET"));
+        }
+        if self.offer.etrn { Step::Etrn(domain) } else { Step::Say(Reply::etrn_refused()) }
+    }
+
+    fn mail(&mut self, reverse_path: Option<Address>, parameters: MailParameters) -> Step {
         if self.client.is_none() {
             return Step::Say(Reply::bad_sequence("EHLO or HELO"));
         }
         if self.transaction.is_some() {
             return Step::Say(Reply::bad_sequence("DATA or RSET")); // RFC 5321 section 4.1.4: no nested MAIL
         }
-        if size.is_some_and(|size| size > self.terms.message_bytes_max) {
+        let Offers { eight_bit_mime, smtputf8, dsn } = self.offer.parameters;
+        let MailParameters { size, body, smtputf8: wants_smtputf8, .. } = parameters;
+        let is_foreign = (wants_smtputf8 && !smtputf8) || (parameters.is_dsn() && !dsn);
+        if is_foreign || (body != Body::Unsaid && !eight_bit_mime) {
+            return Step::Say(Reply::unknown_parameter());
+        }
+        if !wants_smtputf8 && reverse_path.as_ref().is_some_and(Address::needs_smtputf8) {
+            return Step::Say(Reply::needs_smtputf8(smtputf8));
+        }
+        if size.is_some_and(|size| size > self.offer.message_bytes_max) {
             return Step::Say(Reply::too_large());
         }
-        self.asked = Some(Asked::Mail(Transaction { reverse_path, body, recipients: Vec::new(), is_chunked: false }));
-        Step::Ask(Question::Sender)
+        self.asked =
+            Some(Asked::Mail(Transaction { reverse_path, parameters, recipients: Vec::new(), is_chunked: false }));
+        Step::Ask(Question::Sender { size })
     }
 
-    fn rcpt(&mut self, path: ForwardPath) -> Step {
+    fn rcpt(&mut self, path: ForwardPath, parameters: RcptParameters) -> Step {
         let Some(transaction) = &self.transaction else {
             return Step::Say(Reply::bad_sequence("MAIL"));
         };
         if transaction.is_chunked {
             return Step::Say(Reply::bad_sequence("BDAT LAST or RSET"));
         }
+        if parameters.is_dsn() && !self.offer.parameters.dsn {
+            return Step::Say(Reply::unknown_parameter());
+        }
         if transaction.recipients.len() >= self.terms.recipients_max {
             return Step::Say(Reply::too_many_recipients());
         }
-        let (recipient, question) = match path {
+        let (address, question) = match path {
+            ForwardPath::Mailbox(address) if address.needs_smtputf8() && !transaction.parameters.smtputf8 => {
+                return Step::Say(Reply::needs_smtputf8(self.offer.parameters.smtputf8));
+            }
             ForwardPath::Mailbox(address) => (address.clone(), Question::Recipient(address)),
             ForwardPath::Postmaster(name) => {
                 (Address::postmaster_at(&name, &self.terms.postmaster_domain), Question::Postmaster)
             }
         };
-        self.asked = Some(Asked::Rcpt(recipient));
+        let RcptParameters { notify, orcpt } = parameters;
+        self.asked = Some(Asked::Rcpt(Recipient { address, notify, orcpt }));
         Step::Ask(question)
     }
 
@@ -276,7 +417,10 @@ impl<'a> Session<'a> {
     /// `None`: no reply would be true, so the connection must be closed without one.
     pub fn kept(&mut self, outcome: Result<Receipt, NotKept>) -> Option<Reply> {
         match outcome {
-            Ok(receipt) => Some(Reply::queued_as(receipt.id())),
+            Ok(receipt) => {
+                self.junk_commands = 0;
+                Some(Reply::queued_as(receipt.id()))
+            }
             Err(NotKept::Full) => Some(Reply::insufficient_storage()),
             Err(NotKept::Disk) => Some(Reply::local_error()),
             Err(NotKept::Unknown) => None,
@@ -284,26 +428,14 @@ impl<'a> Session<'a> {
     }
 }
 
-fn complain(bad: BadCommand) -> Reply {
-    match bad {
-        BadCommand::Unknown => Reply::unknown_command(),
-        BadCommand::ControlCharacter => Reply::bad_line("NUL, CR or LF inside a command"),
-        BadCommand::Arguments(syntax) => Reply::bad_arguments(syntax),
-        BadCommand::Sender(BadAddress::NotAscii) | BadCommand::Recipient(BadAddress::NotAscii) => {
-            Reply::needs_smtputf8()
-        }
-        BadCommand::Sender(BadAddress::Syntax | BadAddress::TooLong) => Reply::bad_sender(),
-        BadCommand::Recipient(BadAddress::Syntax | BadAddress::TooLong) => Reply::bad_recipient(),
-        BadCommand::Parameter => Reply::unknown_parameter(),
-        BadCommand::Chunk => Reply::bad_chunk(),
-    }
-}
-
-fn refuse(refusal: Refusal) -> Reply {
+/// What the client hears when policy says no.
+pub fn refuse(refusal: Refusal) -> Reply {
     match refusal {
         Refusal::NotOurDomain => Reply::not_our_domain(),
         Refusal::Full => Reply::insufficient_storage(),
         Refusal::Disk => Reply::local_error(),
+        Refusal::Loop => Reply::routing_loop(),
+        Refusal::SentBack => Reply::sent_back(),
     }
 }
 
@@ -316,21 +448,28 @@ mod tests {
         let terms = Terms {
             hostname: "mx2.example.org".into(),
             postmaster_domain: "example.org".into(),
-            message_bytes_max: 1000,
             recipients_max: 2,
+            errors_max: 20,
+            junk_commands_max: 5,
         };
-        let mut session = Session::new(&terms);
+        let offer = Offer { message_bytes_max: 1000, parameters: Offers::ALL, tls: Tls::Ready, etrn: true };
+        let mut session = Session::new(&terms, offer);
         for (place, (line, expected)) in dialogue.iter().enumerate() {
             let said = match session.hear(Command::parse(line.as_bytes())) {
                 Step::Say(reply) => text(&reply),
                 Step::Close(reply) => text(&reply) + " (closed)",
-                Step::Receive(draft) => format!("354 for {:?}", draft.recipients),
+                Step::Receive(draft) => format!("354 for {:?}", addresses(&draft)),
                 Step::Chunk(Chunk { bytes, is_last, begins }) => {
-                    let to = begins.map_or_else(Vec::new, |draft| draft.recipients);
+                    let to = begins.as_ref().map_or_else(Vec::new, addresses);
                     format!("chunk of {bytes}, last {is_last}, begins {to:?}")
                 }
                 Step::Skip(bytes, reply) => format!("{} (over {bytes})", text(&reply)),
-                Step::Ask(Question::Sender) if full => text(&session.decided(Err(Refusal::Full))),
+                Step::StartTls(reply) => {
+                    session.encrypted();
+                    text(&reply)
+                }
+                Step::Etrn(domain) => format!("etrn {domain}"),
+                Step::Ask(Question::Sender { .. }) if full => text(&session.decided(Err(Refusal::Full))),
                 Step::Ask(Question::Recipient(address)) if !address.domain().eq_ignore_ascii_case("example.org") => {
                     text(&session.decided(Err(Refusal::NotOurDomain)))
                 }
@@ -338,6 +477,10 @@ mod tests {
             };
             assert!(said.starts_with(expected), "line {place}, {line}: got {said}, expected {expected}");
         }
+    }
+
+    fn addresses(draft: &Draft) -> Vec<&Address> {
+        draft.recipients.iter().map(|recipient| &recipient.address).collect()
     }
 
     fn text(reply: &Reply) -> String {
@@ -461,8 +604,9 @@ mod tests {
                 ("EHLO client", "250"),
                 ("XYZZY", "500 5.5.1 Unknown command"),
                 ("MAIL FROM:a@b.example", "501 5.1.7 Bad sender address: write MAIL FROM:<local@domain>"),
-                ("MAIL FROM:<a@b.example> RET=FULL", "555 5.5.4"),
-                ("MAIL FROM:<ä@b.example>", "553 5.6.7"),
+                ("MAIL FROM:<a@b.example> BY=1", "555 5.5.4"),
+                ("MAIL FROM:<ä@b.example>", "553 5.6.7 Addresses outside ASCII need the parameter"),
+                ("MAIL FROM:<ä@b.example> SMTPUTF8", "250"),
                 ("DATA x", "501 5.5.4 Syntax: DATA"),
             ],
         );
@@ -470,8 +614,35 @@ mod tests {
 
     #[test]
     fn a_client_that_only_errs_is_sent_away() {
-        let mut dialogue = vec![("NONSENSE", "500"); ERRORS_MAX as usize - 1];
+        let mut dialogue = vec![("NONSENSE", "500"); 19];
         dialogue.push(("NONSENSE", "421 4.7.0 Too many errors; closing (closed)"));
         play(false, &dialogue);
+    }
+
+    #[test]
+    fn a_client_that_only_talks_is_sent_away() {
+        let mut dialogue = vec![("EHLO client", "250"); 3];
+        dialogue.extend([("NOOP", "250"), ("VRFY x", "252"), ("HELP", "421 4.7.0 Too many commands without")]);
+        play(false, &dialogue);
+    }
+
+    #[test]
+    fn after_tls_has_begun_nothing_is_known_of_what_was_said_in_clear() {
+        play(
+            false,
+            &[
+                ("STARTTLS", "220 2.0.0"),
+                ("MAIL FROM:<>", "503"),
+                (
+                    "EHLO client",
+                    "250-mx2.example.org\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n250-CHUNKING\r\n250 ETRN",
+                ),
+                ("STARTTLS", "503 5.5.1 TLS is active already"),
+                ("MAIL FROM:<>", "250"),
+                ("ETRN example.org", "503"),
+                ("RSET", "250"),
+                ("ETRN example.org", "etrn example.org"),
+            ],
+        );
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::record::Kind;
 use crate::mail::{
     address::Address,
-    envelope::{Body, Envelope, Protocol},
+    envelope::{Body, Envelope, Notify, Protocol, Recipient, Ret},
     id::MessageId,
 };
 
@@ -27,6 +27,14 @@ mod tag {
     pub const STATES: u16 = 11;
     pub const DEFERRALS: u16 = 12;
     pub const REASON: u16 = 13;
+    pub const SMTPUTF8: u16 = 14;
+    pub const RET: u16 = 15;
+    pub const ENVID: u16 = 16;
+    /// Of the recipient before.
+    pub const NOTIFY: u16 = 17;
+    /// Of the recipient before.
+    pub const ORCPT: u16 = 18;
+    pub const LINE_END_ADDED: u16 = 19;
     pub const BY: u16 = 20;
     pub const FATE: u16 = 21;
     pub const TOTALS: u16 = 30;
@@ -39,6 +47,8 @@ pub struct Accepted {
     pub envelope: Envelope,
     /// Our `Received:` field.
     pub trace: Vec<u8>,
+    /// The content came by BDAT without its last line end, and got one.
+    pub line_end_added: bool,
     /// Length of the content, if it stands in a file of its own.
     pub large_bytes: Option<u64>,
     /// How far it has come, if the record is a copy of an older one or adopts a file.
@@ -158,8 +168,9 @@ const FATE_BYTES: usize = 5;
 impl Accepted {
     /// The fields of the record.
     pub fn encode(&self) -> Vec<u8> {
-        let Self { envelope, trace, large_bytes, standing } = self;
-        let Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body } = envelope;
+        let Self { envelope, trace, line_end_added, large_bytes, standing } = self;
+        let Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body, smtputf8, ret, envid } =
+            envelope;
         let mut fields = Vec::with_capacity(256 + trace.len() + 64 * recipients.len());
         put(&mut fields, tag::ID, &id.to_bytes());
         put(&mut fields, tag::TIME_MS, &received_at.as_millisecond().to_le_bytes());
@@ -169,11 +180,29 @@ impl Accepted {
         if let Some(reverse_path) = reverse_path {
             put(&mut fields, tag::REVERSE_PATH, reverse_path.as_str().as_bytes());
         }
-        for recipient in recipients {
-            put(&mut fields, tag::RECIPIENT, recipient.as_str().as_bytes());
+        for Recipient { address, notify, orcpt } in recipients {
+            put(&mut fields, tag::RECIPIENT, address.as_str().as_bytes());
+            if let Some(notify) = notify {
+                put(&mut fields, tag::NOTIFY, &[notify_bits(*notify)]);
+            }
+            if let Some(orcpt) = orcpt {
+                put(&mut fields, tag::ORCPT, orcpt.as_bytes());
+            }
         }
         put(&mut fields, tag::BODY, &[*body as u8]);
+        if *smtputf8 {
+            put(&mut fields, tag::SMTPUTF8, &[]);
+        }
+        if let Some(ret) = ret {
+            put(&mut fields, tag::RET, &[*ret as u8]);
+        }
+        if let Some(envid) = envid {
+            put(&mut fields, tag::ENVID, envid.as_bytes());
+        }
         put(&mut fields, tag::TRACE, trace);
+        if *line_end_added {
+            put(&mut fields, tag::LINE_END_ADDED, &[]);
+        }
         if let Some(large_bytes) = large_bytes {
             put(&mut fields, tag::LARGE_BYTES, &large_bytes.to_le_bytes());
         }
@@ -187,7 +216,7 @@ impl Accepted {
 
     /// What the index needs of it.
     pub fn arrival(&self) -> Arrival {
-        let Self { envelope, trace: _, large_bytes, standing } = self;
+        let Self { envelope, trace: _, line_end_added: _, large_bytes, standing } = self;
         let recipients = envelope.recipients.len();
         Arrival { id: envelope.id, recipients, large_bytes: *large_bytes, standing: standing.clone() }
     }
@@ -196,7 +225,9 @@ impl Accepted {
     pub fn decode(fields: &[u8]) -> Option<Self> {
         let (mut id, mut received_at, mut client) = (None, None, None);
         let (mut helo, mut protocol, mut body) = (String::new(), Protocol::Esmtp, Body::Unsaid);
-        let (mut reverse_path, mut recipients, mut trace, mut large_bytes) = (None, Vec::new(), Vec::new(), None);
+        let (mut reverse_path, mut recipients, mut trace, mut large_bytes) =
+            (None, Vec::<Recipient>::new(), Vec::new(), None);
+        let (mut smtputf8, mut ret, mut envid, mut line_end_added) = (false, None, None, false);
         let mut standing = StandingFields::default();
         for field in Fields(fields) {
             let (tag, value) = field?;
@@ -207,17 +238,24 @@ impl Accepted {
                 tag::HELO => helo = text(value)?.to_owned(),
                 tag::PROTOCOL => protocol = protocol_of(value)?,
                 tag::REVERSE_PATH => reverse_path = Some(Address::parse(text(value)?).ok()?),
-                tag::RECIPIENT => recipients.push(Address::parse(text(value)?).ok()?),
+                tag::RECIPIENT => recipients.push(Address::parse(text(value)?).ok()?.into()),
+                tag::NOTIFY => recipients.last_mut()?.notify = Some(notify_of(value)?),
+                tag::ORCPT => recipients.last_mut()?.orcpt = Some(text(value)?.into()),
                 tag::BODY => body = body_of(value)?,
+                tag::SMTPUTF8 => smtputf8 = true,
+                tag::RET => ret = Some(ret_of(value)?),
+                tag::ENVID => envid = Some(text(value)?.into()),
                 tag::TRACE => trace = value.to_vec(),
+                tag::LINE_END_ADDED => line_end_added = true,
                 tag::LARGE_BYTES => large_bytes = Some(u64::from_le_bytes(value.try_into().ok()?)),
                 _ => standing.take(tag, value)?,
             }
         }
         let (id, received_at, client) = (id?, received_at?, client?);
         let standing = standing.finish(recipients.len())?;
-        let envelope = Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body };
-        Some(Self { envelope, trace, large_bytes, standing })
+        let envelope =
+            Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body, smtputf8, ret, envid };
+        Some(Self { envelope, trace, line_end_added, large_bytes, standing })
     }
 }
 
@@ -425,11 +463,24 @@ fn time(value: &[u8]) -> Option<Timestamp> {
 }
 
 fn protocol_of(value: &[u8]) -> Option<Protocol> {
-    [Protocol::Smtp, Protocol::Esmtp].into_iter().find(|known| [*known as u8] == value)
+    [Protocol::Smtp, Protocol::Esmtp, Protocol::Esmtps].into_iter().find(|known| [*known as u8] == value)
 }
 
 fn body_of(value: &[u8]) -> Option<Body> {
     [Body::Unsaid, Body::SevenBit, Body::EightBitMime].into_iter().find(|known| [*known as u8] == value)
+}
+
+fn ret_of(value: &[u8]) -> Option<Ret> {
+    [Ret::Full, Ret::Headers].into_iter().find(|known| [*known as u8] == value)
+}
+
+fn notify_bits(Notify { success, failure, delay }: Notify) -> u8 {
+    u8::from(success) | u8::from(failure) << 1 | u8::from(delay) << 2
+}
+
+fn notify_of(value: &[u8]) -> Option<Notify> {
+    let [bits @ 0..8] = value else { return None };
+    Some(Notify { success: bits & 1 != 0, failure: bits & 2 != 0, delay: bits & 4 != 0 })
 }
 
 fn fate_of(byte: u8) -> Option<Fate> {
@@ -445,7 +496,8 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn accepted(id: MessageId, recipients: usize) -> Accepted {
-        let recipients = (0..recipients).map(|n| Address::parse(&format!("u{n}@example.org")).unwrap()).collect();
+        let recipients =
+            (0..recipients).map(|n| Address::parse(&format!("u{n}@example.org")).unwrap().into()).collect();
         let envelope = Envelope {
             id,
             received_at: "2026-11-22T14:53:47.123Z".parse().unwrap(),
@@ -455,15 +507,25 @@ pub(crate) mod tests {
             reverse_path: Some(Address::parse(r#""a b"@example.net"#).unwrap()),
             recipients,
             body: Body::EightBitMime,
+            smtputf8: false,
+            ret: None,
+            envid: None,
         };
-        Accepted { envelope, trace: b"Received: x\r\n".to_vec(), large_bytes: None, standing: None }
+        let trace = b"Received: x\r\n".to_vec();
+        Accepted { envelope, trace, line_end_added: false, large_bytes: None, standing: None }
     }
 
     #[test]
     fn what_is_written_is_read_back() {
         let states = vec![State::Waiting, State::Held, State::Ended];
         let standing = Some(Standing { states, deferrals: 7, reason: "recovered".into() });
-        let accepted = Accepted { large_bytes: Some(1 << 40), standing, ..accepted(MessageId::new(), 3) };
+        let mut accepted =
+            Accepted { line_end_added: true, large_bytes: Some(1 << 40), standing, ..accepted(MessageId::new(), 3) };
+        accepted.envelope.smtputf8 = true;
+        (accepted.envelope.ret, accepted.envelope.envid) = (Some(Ret::Headers), Some("QQ+3D1".into()));
+        accepted.envelope.recipients[1].notify = Some(Notify { success: false, failure: true, delay: true });
+        accepted.envelope.recipients[1].orcpt = Some("rfc822;Bob@example.org".into());
+        accepted.envelope.recipients[2].notify = Some(Notify { success: false, failure: false, delay: false });
         assert_eq!(Accepted::decode(&accepted.encode()), Some(accepted));
         let attempt = Change {
             kind: Kind::Attempt,

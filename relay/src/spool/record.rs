@@ -9,7 +9,8 @@ pub const RECORD_ALIGNMENT_BYTES: usize = 8;
 
 /// Longer content gets a file of its own, so that moving live records out of an old segment stays cheap.
 pub const INLINE_CONTENT_BYTES_MAX: usize = 256 << 10;
-/// 1000 recipients (the configurable limit) of the longest kind, or as many fates with words, take little over half of this.
+/// 1000 recipients (the configurable limit) of the longest kind, with the longest ORCPT, take just under this; as many
+/// fates with words little over half of it.
 pub const FIELDS_BYTES_MAX: usize = 1 << 20;
 
 const MAGIC: [u8; 4] = *b"BMXR";

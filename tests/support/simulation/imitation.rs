@@ -91,8 +91,11 @@ fn unsent(world: &World) -> Accepted {
         helo: "mail.example.com".into(),
         protocol: Protocol::Esmtp,
         reverse_path: None,
-        recipients: vec![Address::parse("u0@example.org").expect("an address")],
+        recipients: vec![Address::parse("u0@example.org").expect("an address").into()],
         body: Body::Unsaid,
+        smtputf8: false,
+        ret: None,
+        envid: None,
     };
-    Accepted { envelope, trace: Vec::new(), large_bytes: None, standing: None }
+    Accepted { envelope, trace: Vec::new(), line_end_added: false, large_bytes: None, standing: None }
 }

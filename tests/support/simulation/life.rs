@@ -509,10 +509,19 @@ fn accepted(world: &mut World, id: MessageId, recipients: usize) -> Accepted {
         helo: "mail.example.net".into(),
         protocol: Protocol::Esmtp,
         reverse_path: (!world.chance.one_in(8)).then(|| address(format!("s{}@example.net", world.messages))),
-        recipients: (0..recipients).map(|n| address(format!("u{n}@example.org"))).collect(),
+        recipients: (0..recipients).map(|n| address(format!("u{n}@example.org")).into()).collect(),
         body: Body::Unsaid,
+        smtputf8: false,
+        ret: None,
+        envid: None,
     };
-    Accepted { envelope, trace: b"Received: by mx2\r\n".to_vec(), large_bytes: None, standing: None }
+    Accepted {
+        envelope,
+        trace: b"Received: by mx2\r\n".to_vec(),
+        line_end_added: false,
+        large_bytes: None,
+        standing: None,
+    }
 }
 
 /// Of any length up to 10 MB, mostly short. Some imitate what stands on the disk.

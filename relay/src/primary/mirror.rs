@@ -1,0 +1,153 @@
+//! What the primary offers, and so what we may offer on its behalf. No I/O, no clock.
+
+use std::collections::BTreeMap;
+
+use backupmx_relay_api::status::Capabilities;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{delivery::answer::Extensions, mail::envelope::Offers};
+
+/// For our trace field, which makes a message longer on its way (docs/smtp.md). The longest is under 2 KiB.
+const TRACE_BYTES: u64 = 4 << 10;
+/// A finding that changes nothing is noted again after this, so that its time tells how old the knowledge is.
+const NOTE_AGAIN: SignedDuration = SignedDuration::from_hours(24);
+
+/// What is kept on the volume: by `host:port`, what was offered there last.
+pub type Document = BTreeMap<String, Seen>;
+
+/// What one host offered.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Seen {
+    at: Timestamp,
+    /// Its limit in bytes, if it has one.
+    size: Option<u64>,
+    eight_bit_mime: bool,
+    smtputf8: bool,
+    dsn: bool,
+}
+
+/// What is known of all hosts.
+#[derive(Debug)]
+pub struct Mirror {
+    /// `host:port` of each that the configuration names.
+    hosts: Vec<String>,
+    seen: Document,
+}
+
+impl Mirror {
+    /// What was seen of hosts that are no longer named is forgotten.
+    pub fn new(hosts: Vec<String>, mut seen: Document) -> Self {
+        seen.retain(|host, _| hosts.contains(host));
+        Self { hosts, seen }
+    }
+
+    /// Takes in an answer to EHLO. True if that is worth keeping.
+    pub fn note(&mut self, host: &str, extensions: &Extensions, now: Timestamp) -> bool {
+        if !self.hosts.iter().any(|named| named == host) {
+            return false;
+        }
+        let Offers { eight_bit_mime, smtputf8, dsn } = extensions.parameters;
+        let size = extensions.size.filter(|limit| *limit > 0);
+        let new = Seen { at: now, size, eight_bit_mime, smtputf8, dsn };
+        let is_known = self
+            .seen
+            .get(host)
+            .is_some_and(|old| Seen { at: now, ..old.clone() } == new && now.duration_since(old.at).abs() < NOTE_AGAIN);
+        if !is_known {
+            self.seen.insert(host.to_owned(), new);
+        }
+        !is_known
+    }
+
+    /// What is to be kept on the volume.
+    pub fn document(&self) -> Document {
+        self.seen.clone()
+    }
+
+    /// The longest message that may be offered, at most `message_bytes_max`, and parameters.
+    ///
+    /// Only what all hosts offer that were seen: one that was never seen must not hold up what the others can.
+    pub fn offers(&self, message_bytes_max: u64) -> (u64, Offers) {
+        if self.seen.is_empty() {
+            // Nearly all servers have 8BITMIME, and mail without it would have to be converted by its sender.
+            return (message_bytes_max, Offers { eight_bit_mime: true, smtputf8: false, dsn: false });
+        }
+        let all = |offers: fn(&Seen) -> bool| self.seen.values().all(offers);
+        let limits = self.seen.values().filter_map(|seen| seen.size).map(|limit| limit.saturating_sub(TRACE_BYTES));
+        let parameters = Offers {
+            eight_bit_mime: all(|seen| seen.eight_bit_mime),
+            smtputf8: all(|seen| seen.smtputf8),
+            dsn: all(|seen| seen.dsn),
+        };
+        // 0 would mean that there is no limit (RFC 1870 section 4).
+        (limits.fold(message_bytes_max, u64::min).max(1), parameters)
+    }
+
+    /// The same for people.
+    pub fn capabilities(&self, message_bytes_max: u64) -> Capabilities {
+        let (size, Offers { eight_bit_mime, smtputf8, dsn }) = self.offers(message_bytes_max);
+        let seen_at = self.seen.values().map(|seen| seen.at).max().map(|at| at.to_string());
+        Capabilities { size, eight_bit_mime, smtputf8, dsn, seen_at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON: &str = "2026-11-22T12:00:00Z";
+
+    fn extensions(size: Option<u64>, smtputf8: bool) -> Extensions {
+        Extensions { pipelining: true, size, parameters: Offers { eight_bit_mime: true, smtputf8, dsn: true } }
+    }
+
+    fn mirror(seen: &[(&str, Extensions)]) -> Mirror {
+        let mut mirror = Mirror::new(vec!["mx1:25".into(), "mx3:25".into()], Document::new());
+        seen.iter().for_each(|(host, extensions)| {
+            mirror.note(host, extensions, NOON.parse().unwrap());
+        });
+        mirror
+    }
+
+    #[test]
+    fn only_what_every_host_offers_is_offered() {
+        let utf8 = |smtputf8| Offers { eight_bit_mime: true, smtputf8, dsn: true };
+        for (seen, offered) in [
+            (vec![], (1000, Offers { eight_bit_mime: true, smtputf8: false, dsn: false })),
+            (vec![("mx1:25", extensions(None, true))], (1000, utf8(true))),
+            (vec![("mx1:25", extensions(Some(0), true))], (1000, utf8(true))),
+            (vec![("mx1:25", extensions(Some(4996), true))], (900, utf8(true))),
+            (
+                vec![("mx1:25", extensions(Some(9000), true)), ("mx3:25", extensions(Some(4196), false))],
+                (100, utf8(false)),
+            ),
+            (vec![("mx1:25", extensions(Some(10), true))], (1, utf8(true))),
+            (
+                vec![("elsewhere:25", extensions(Some(1), false))],
+                (1000, Offers { eight_bit_mime: true, ..Offers::default() }),
+            ),
+            // The last word counts.
+            (vec![("mx1:25", extensions(None, true)), ("mx1:25", extensions(None, false))], (1000, utf8(false))),
+        ] {
+            assert_eq!(mirror(&seen).offers(1000), offered, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_survives_and_is_noted_again_only_when_it_changed_or_is_old() {
+        let at = |time: &str| format!("2026-11-{time}:00:00Z").parse().unwrap();
+        let mut mirror = mirror(&[("mx1:25", extensions(Some(9000), true))]);
+        assert!(!mirror.note("mx1:25", &extensions(Some(9000), true), at("23T11")));
+        assert!(mirror.note("mx1:25", &extensions(Some(9000), true), at("23T12")));
+        assert!(mirror.note("mx1:25", &extensions(Some(9000), false), at("23T13")));
+        let text = serde_json::to_string(&mirror.document()).unwrap();
+        let hosts = vec!["mx1:25".to_owned()];
+        let again = Mirror::new(hosts.clone(), serde_json::from_str(&text).unwrap());
+        assert_eq!(again.capabilities(100_000), mirror.capabilities(100_000));
+        assert_eq!(again.capabilities(1).seen_at.as_deref(), Some("2026-11-23T13:00:00Z"));
+        let moved = Mirror::new(vec!["mx9:25".into()], again.document());
+        assert_eq!(moved.capabilities(1).seen_at, None, "a primary of another name is another primary");
+    }
+}

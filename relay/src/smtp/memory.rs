@@ -1,0 +1,84 @@
+//! What all sessions together may hold in their buffers. No I/O.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// What each session has without asking: a command line, a small read, and its replies.
+pub const OWN_BYTES: usize = 8 << 10;
+/// A read while content comes in: several network packets of it.
+pub const READ_BYTES: usize = 32 << 10;
+/// The same where memory is used up.
+pub const NARROW_READ_BYTES: usize = 4 << 10;
+
+/// The bytes that sessions hold beyond [`OWN_BYTES`].
+#[derive(Debug)]
+pub struct Memory {
+    used: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl Memory {
+    /// `bytes_max`: for all sessions, of which there are `sessions_max` at most, each with its own.
+    pub fn new(bytes_max: usize, sessions_max: usize) -> Arc<Self> {
+        let own = OWN_BYTES.saturating_mul(sessions_max);
+        Arc::new(Self { used: AtomicUsize::new(0), bytes_max: bytes_max.saturating_sub(own) })
+    }
+
+    /// A session's share: nothing yet.
+    pub fn share(self: &Arc<Self>) -> Share {
+        Share { memory: self.clone(), bytes: 0 }
+    }
+}
+
+/// What one session holds. Dropped, it is free again.
+#[derive(Debug)]
+pub struct Share {
+    memory: Arc<Memory>,
+    bytes: usize,
+}
+
+impl Share {
+    /// Makes it `bytes` long, if memory is left; shorter it can be made at any time.
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        if bytes <= self.bytes {
+            self.memory.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.bytes = bytes;
+            return true;
+        }
+        let (more, bytes_max) = (bytes - self.bytes, self.memory.bytes_max);
+        let grown = |used: usize| used.checked_add(more).filter(|used| *used <= bytes_max);
+        let is_left = self.memory.used.try_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok();
+        if is_left {
+            self.bytes = bytes;
+        }
+        is_left
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_never_exceed_what_there_is_and_come_back() {
+        let memory = Memory::new(100 + 2 * OWN_BYTES, 2);
+        let (mut first, mut second) = (memory.share(), memory.share());
+        assert!(first.resize(60));
+        assert!(!second.resize(41));
+        assert!(second.resize(40));
+        assert!(!first.resize(61));
+        assert!(first.resize(10));
+        assert!(second.resize(90));
+        drop(first);
+        assert!(second.resize(100));
+        assert!(!Memory::new(100, 2).share().resize(1), "each session's own goes first");
+    }
+}

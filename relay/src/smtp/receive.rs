@@ -1,0 +1,283 @@
+//! Content on its way in: from 354, or the first BDAT, to the reply that says whose the message is now.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use super::{
+    connection::{Connection, Ended, Said},
+    data::{ChunkReader, DataReader, Fault},
+    memory::{NARROW_READ_BYTES, READ_BYTES},
+    parameter::MailParameters,
+    reply::Reply,
+    session::{Chunk, Draft, refuse},
+};
+use crate::{
+    foreign::shown,
+    mail::{
+        envelope::Envelope,
+        header::HeaderReader,
+        id::MessageId,
+        trace::{self, Circumstances},
+    },
+    policy::{Question, Refusal},
+    spool::{Incoming, NotKept},
+};
+
+/// Content over the limit is read to its end, so that the sender hears why; this many limits of it, then we close.
+const OVERSIZE_FACTOR_MAX: u64 = 2;
+/// A read may end a line whose CR came with the one before.
+const CARRIED_BYTES: usize = 2;
+
+/// A message that comes by BDAT, of which more is to come.
+pub(super) struct Partial {
+    message: Message,
+    reader: ChunkReader,
+}
+
+/// A message that is coming in.
+struct Message {
+    incoming: Incoming,
+    arrival: Arrival,
+    header: HeaderReader,
+    /// Whether the spool could take its content so far.
+    written: Result<(), NotKept>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
+    /// From 354 to the reply to the final dot.
+    pub async fn receive(&mut self, draft: Draft) -> Result<Said, Ended> {
+        let mut message = self.begin(draft);
+        Reply::start_data().write(self.wire.output());
+        let mut reader = DataReader::new(self.session.offer().message_bytes_max);
+        loop {
+            self.read(&mut message).await?;
+            let buffer = message.incoming.buffer();
+            let before = buffer.len();
+            let (taken, ended) = reader.feed(self.wire.input(), buffer);
+            message.header.feed(&buffer[before..]);
+            self.wire.consume(taken);
+            self.put_away(&mut message, reader.content_bytes()).await;
+            if ended {
+                break;
+            }
+            if reader.content_bytes() > self.skipped_bytes_max() {
+                return Ok(Said::Last(Reply::far_too_large()));
+            }
+        }
+        match reader.fault() {
+            Some(fault) => Ok(Said::Reply(unacceptable(fault))),
+            None => self.keep(message, reader.content_bytes()).await,
+        }
+    }
+
+    /// A part of a message that comes by BDAT, to its end.
+    pub async fn receive_chunk(&mut self, Chunk { bytes, is_last, begins }: Chunk) -> Result<Said, Ended> {
+        if let Some(draft) = begins {
+            let reader = ChunkReader::new(self.session.offer().message_bytes_max);
+            self.partial = Some(Partial { message: self.begin(draft), reader });
+        }
+        let Some(Partial { mut message, mut reader }) = self.partial.take() else {
+            return self.skip(bytes, Reply::local_error()).await;
+        };
+        if reader.content_bytes().saturating_add(bytes) > self.skipped_bytes_max() {
+            return Ok(Said::Last(Reply::far_too_large()));
+        }
+        let mut rest = bytes;
+        while rest > 0 {
+            self.read(&mut message).await?;
+            let (piece, taken) = self.piece(rest);
+            let buffer = message.incoming.buffer();
+            let before = buffer.len();
+            reader.feed(piece, buffer);
+            message.header.feed(&buffer[before..]);
+            self.wire.consume(taken);
+            rest -= taken as u64;
+            self.put_away(&mut message, reader.content_bytes()).await;
+        }
+        if is_last && reader.finish(message.incoming.buffer()) {
+            message.incoming.line_end_was_added();
+            message.arrival.line_end_added = true;
+        }
+        if let Some(fault) = reader.fault() {
+            self.session.chunk_failed();
+            return Ok(Said::Reply(unacceptable(fault)));
+        }
+        if is_last || message.written.is_err() {
+            let said = self.keep(message, reader.content_bytes()).await;
+            self.session.chunk_failed(); // if it was not the last one, there is no message to go on with
+            return said;
+        }
+        self.partial = Some(Partial { message, reader });
+        Ok(Said::Reply(Reply::chunk_ok(bytes)))
+    }
+
+    /// Reads over what belongs to nothing, then says why.
+    pub async fn skip(&mut self, bytes: u64, reply: Reply) -> Result<Said, Ended> {
+        if bytes > self.skipped_bytes_max() {
+            return Ok(Said::Last(Reply::far_too_large()));
+        }
+        let mut rest = bytes;
+        while rest > 0 {
+            if self.wire.input().is_empty() {
+                self.more(Instant::now(), Some(NARROW_READ_BYTES)).await?;
+            }
+            let (_, taken) = self.piece(rest);
+            self.wire.consume(taken);
+            rest -= taken as u64;
+        }
+        Ok(Said::Reply(reply))
+    }
+
+    fn begin(&self, draft: Draft) -> Message {
+        let Draft { helo, protocol, reverse_path, recipients, parameters } = draft;
+        let MailParameters { size: _, body, smtputf8, ret, envid } = parameters;
+        let (id, received_at, client) = (MessageId::new(), Timestamp::now(), self.client);
+        let envelope =
+            Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body, smtputf8, ret, envid };
+        let hostname = &self.door.terms.hostname;
+        let cipher = self.wire.cipher();
+        let circumstances = Circumstances { client_name: self.name.get(), cipher: cipher.as_deref() };
+        let trace = trace::received_field(&envelope, hostname, circumstances).into_bytes();
+        let arrival = Arrival::of(&envelope, self.name.get());
+        let incoming = self.door.spool.begin(envelope, trace);
+        Message { incoming, arrival, header: HeaderReader::new(hostname), written: Ok(()) }
+    }
+
+    /// Waits until there is content to be used, in as much memory as there is for it.
+    async fn read(&mut self, message: &mut Message) -> Result<(), Ended> {
+        let bytes = self.memory_for_a_read(message).await;
+        if self.wire.input().is_empty() {
+            self.more(Instant::now(), Some(bytes)).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes room in memory for the next read, and for what it adds to the content. Where memory is used up, content goes
+    /// to its file early.
+    async fn memory_for_a_read(&mut self, message: &mut Message) -> usize {
+        let content = message.incoming.buffer();
+        if !self.share.resize(content.len() + 2 * READ_BYTES) {
+            if !content.is_empty() {
+                message.spill_now().await;
+            }
+            let content = message.incoming.buffer();
+            if !self.share.resize(content.len() + 2 * READ_BYTES) {
+                self.share.resize(0);
+                content.shrink_to(NARROW_READ_BYTES);
+                return NARROW_READ_BYTES;
+            }
+        }
+        message.incoming.buffer().reserve_exact(READ_BYTES + CARRIED_BYTES);
+        READ_BYTES
+    }
+
+    /// After each read: large content goes to its file, and more room on the volume is promised if it is needed.
+    async fn put_away(&mut self, message: &mut Message, content_bytes: u64) {
+        message.spill().await;
+        let door = self.door;
+        let has_room = |promised| door.has_room(promised);
+        let is_covered = self.promise.as_mut().is_none_or(|promise| promise.covers(content_bytes, has_room));
+        if !is_covered && message.written.is_ok() {
+            message.written = Err(NotKept::Full);
+        }
+    }
+
+    /// As much of the input as belongs to a part of which so much is missing.
+    fn piece(&self, rest_bytes: u64) -> (&[u8], usize) {
+        let input = self.wire.input();
+        let taken = input.len().min(usize::try_from(rest_bytes).unwrap_or(usize::MAX));
+        (&input[..taken], taken)
+    }
+
+    /// Content over the limit is read up to here, so that its sender hears why.
+    fn skipped_bytes_max(&self) -> u64 {
+        self.session.offer().message_bytes_max.saturating_mul(OVERSIZE_FACTOR_MAX)
+    }
+
+    /// All of a message has come.
+    async fn keep(&mut self, message: Message, content_bytes: u64) -> Result<Said, Ended> {
+        let Message { incoming, arrival, header, written } = message;
+        if let Err(refusal) = self.ask(&Question::Content(header.trail())) {
+            if refusal == Refusal::SentBack {
+                tracing::error!(client = %self.client, "the primary sends back what it got from here");
+                self.door.primary.sends_back();
+            }
+            return Ok(Said::Reply(refuse(refusal)));
+        }
+        let outcome = match written {
+            Ok(()) => incoming.keep().await,
+            Err(reason) => Err(reason),
+        };
+        match &outcome {
+            Ok(receipt) => {
+                self.door.metrics.accepted.inc();
+                arrival.log(content_bytes);
+                self.door.queue.spooled(receipt.id());
+            }
+            Err(reason) => tracing::error!(id = %arrival.id, client = %self.client, ?reason, "not kept"),
+        }
+        self.session.kept(outcome).map(Said::Reply).ok_or(Ended::Unanswerable)
+    }
+}
+
+impl Message {
+    async fn spill(&mut self) {
+        if self.written.is_ok() {
+            self.written = self.incoming.spill().await;
+        } else {
+            self.incoming.buffer().clear(); // what could not be taken once is only read over
+        }
+    }
+
+    async fn spill_now(&mut self) {
+        if self.written.is_ok() {
+            self.written = self.incoming.spill_now().await;
+        }
+        self.incoming.buffer().clear();
+    }
+}
+
+fn unacceptable(fault: Fault) -> Reply {
+    match fault {
+        Fault::BareLineEnd => Reply::bare_line_end(),
+        Fault::TooLarge => Reply::too_large(),
+    }
+}
+
+/// What the log says of a message that came in.
+struct Arrival {
+    id: MessageId,
+    client: IpAddr,
+    client_name: String,
+    sender: String,
+    recipients: usize,
+    /// The content came by BDAT without its last line end, and got one.
+    line_end_added: bool,
+}
+
+impl Arrival {
+    fn of(envelope: &Envelope, client_name: Option<&str>) -> Self {
+        let sender = envelope.reverse_path.as_ref().map_or_else(String::new, |path| shown(path.as_str()));
+        Self {
+            id: envelope.id,
+            client: envelope.client,
+            client_name: client_name.map_or_else(String::new, shown),
+            sender,
+            recipients: envelope.recipients.len(),
+            line_end_added: false,
+        }
+    }
+
+    fn log(&self, content_bytes: u64) {
+        let Self { id, client, client_name, sender, recipients, line_end_added } = self;
+        tracing::info!(%id, %client, client_name, sender, recipients, bytes = content_bytes, "accepted");
+        if *line_end_added {
+            tracing::info!(%id, "its content came without a last line end, and got one");
+        }
+    }
+}
