@@ -43,7 +43,7 @@ fn ehlo_offers_what_the_relay_can_do_and_no_more() {
     let hello = client.say("EHLO client.example").expect("the relay answers");
     let mut offered: Vec<_> = hello.lines[1..].iter().map(String::as_str).collect();
     offered.sort_unstable();
-    assert_eq!(offered, ["8BITMIME", "CHUNKING", "ENHANCEDSTATUSCODES", "PIPELINING", "SIZE 65536"]);
+    assert_eq!(offered, ["8BITMIME", "CHUNKING", "ENHANCEDSTATUSCODES", "ETRN", "PIPELINING", "SIZE 65536"]);
 }
 
 #[test]

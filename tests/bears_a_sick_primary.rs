@@ -276,13 +276,14 @@ fn a_primary_that_stalls_within_a_delivery_and_is_restarted_gets_the_mail() {
 
 #[test]
 fn a_primary_that_can_do_less_than_we_offered_gets_the_mail_all_the_same() {
-    let primary = Primary::start();
-    primary.offer(&[]);
+    let mut primary = Primary::away();
     let relay = Relay::before(primary.address()).start();
     let content = "Subject: Grüße\r\n\r\nbody\r\n".as_bytes();
     let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
     let reply = client.send(&Envelope::to("bob"), content).expect("the relay answers");
     assert!(reply.is("250 2.0.0"), "{reply}");
+    primary.offer(&[]);
+    primary.return_now();
     let mails = primary.wait_for(1, LIMIT);
     assert_eq!(trace_field::split(&mails[0].content).1, content);
     // No parameter may be used that was not offered.

@@ -59,7 +59,7 @@ fn every_message_is_exported_as_it_was_sent_with_its_envelope_beside_it() {
         let envelope: serde_json::Value = serde_json::from_slice(&fs::read(&file).expect("it was exported"))
             .unwrap_or_else(|error| panic!("{}: {error}", message.name));
         assert_eq!(envelope["reversePath"], "sender@client.example");
-        let recipients = json!([{"address": format!("m{number}@example.org"), "state": "waiting"}]);
+        let recipients = json!([{"address": format!("m{number}@example.org"), "parameters": "", "state": "waiting"}]);
         assert_eq!(envelope["recipients"], recipients);
         assert_eq!((&envelope["client"], &envelope["helo"]), (&json!("127.0.0.1"), &json!("client.example")));
     }
