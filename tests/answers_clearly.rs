@@ -1,33 +1,69 @@
 //! Whatever a client says, the answer is clear, the next client is served, and nothing is kept that nobody sent.
 
 use std::{
-    fs,
     io::{Read, Write},
-    net::{Shutdown, TcpStream},
-    path::{Path, PathBuf},
+    net::{Shutdown, SocketAddr, TcpStream},
     time::Duration,
 };
 
-use backupmx_relay_api::{metric, status::Account};
-use support::{Client, Envelope, HOSTNAME, Primary, Relay, chance::Chance, client::Reply, dialogue};
+use backupmx_relay_api::{
+    metric,
+    status::{Account, PrimaryState},
+};
+use support::{
+    Client, Envelope, HOSTNAME, Primary, Relay, certificate::Certificate, chance::Chance, client::Reply, dialogue,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// Small limits, so that they can be exceeded with little.
 const SMALL: &str = "limits:\n  messageSize: 64Ki\n  recipients: 100\n";
 
+/// What else the dialogues need: domains of all kinds.
+const DOMAINS: &[&str] = &["--domain", "*.shop.example", "--domain", "bücher.example"];
+/// What a primary of our days offers.
+const MODERN: &[&str] = &["PIPELINING", "SIZE 104857600", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"];
+
 #[test]
 fn every_dialogue_is_answered_as_its_file_says() {
+    let mut primary = Primary::away();
+    primary.offer(MODERN);
+    primary.return_now();
+    let certificate = Certificate::of(&[HOSTNAME]);
+    let relay = Relay::before(primary.address())
+        .flags(DOMAINS)
+        .flags(&certificate.flags().each_ref().map(String::as_str))
+        .config(SMALL)
+        .start();
+    relay.until(LIMIT, "the primary was seen", |status| status.primary.state == PrimaryState::Up);
+    // From here on all mail is only kept.
+    primary.go_away();
+    play_all("dialogues", &relay, relay.smtp());
+}
+
+#[test]
+fn dialogues_before_a_primary_was_ever_seen_are_answered_as_their_files_say() {
     let primary = Primary::away();
-    let relay = Relay::before(primary.address()).config(SMALL).start();
-    let files = dialogues();
-    assert!(!files.is_empty());
-    let wrong: Vec<_> = files.iter().filter_map(|file| dialogue::play(file, relay.smtp()).err()).collect();
+    let relay = Relay::before(primary.address()).flags(DOMAINS).config(SMALL).start();
+    play_all("dialogues/primary_never_seen", &relay, relay.smtp());
+}
+
+#[test]
+fn dialogues_through_a_proxy_are_answered_as_their_files_say() {
+    let primary = Primary::away();
+    let config = format!("{SMALL}proxyProtocol:\n  trusted: [127.0.0.0/8]\n");
+    let relay = Relay::before(primary.address()).flags(&["--listen-proxy", "127.0.0.1:0"]).config(&config).start();
+    play_all("dialogues/proxy", &relay, relay.smtp_proxy());
+}
+
+/// Plays all dialogues of a folder. Each 250 to an end of content is a message, and there is no other.
+#[track_caller]
+fn play_all(folder: &str, relay: &Relay, server: SocketAddr) {
+    let files = dialogue::files(folder);
+    let played = dialogue::for_all(&files, |file| dialogue::play(file, server));
+    let wrong: Vec<_> = played.iter().filter_map(|outcome| outcome.as_ref().err().map(String::as_str)).collect();
     assert!(wrong.is_empty(), "{} of {} dialogues went wrong:\n{}", wrong.len(), files.len(), wrong.join("\n"));
 
-    // Each 250 to a final dot is a message, and there is no other.
-    let text: String = files.iter().map(|file| fs::read_to_string(file).expect("it was read before")).collect();
-    let lines: Vec<_> = text.lines().collect();
-    let kept = lines.windows(2).filter(|pair| is_content(pair[0]) && pair[1] == "S: 250 2.0.0").count();
+    let kept = played.iter().flatten().flatten().filter(|reply| reply.is("250 2.0.0 Kept as")).count();
     let status = relay.until(LIMIT, "all sessions have ended", |status| status.sessions == 0);
     assert_eq!(status.queue.messages, kept as u64);
     assert!(relay.metrics().contains(&format!("{}{{reason=", metric::MESSAGES_REFUSED_TOTAL)));
@@ -161,17 +197,4 @@ fn noise(chance: &mut Chance) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// Content goes as it is, up to the final dot.
-fn is_content(line: &str) -> bool {
-    line.starts_with("R: ") && (line.contains(r".\r\n") || line.contains(r"LAST\r\n"))
-}
-
-fn dialogues() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("dialogues");
-    let entries = fs::read_dir(folder).expect("the dialogues are there");
-    let mut files: Vec<_> = entries.map(|entry| entry.expect("a folder can be listed").path()).collect();
-    files.sort();
-    files
 }

@@ -1,10 +1,17 @@
-//! A blocking SMTP client that says exactly what a test wants it to say, and takes replies apart.
+//! A blocking SMTP client that says exactly what a test wants it to say, in clear or over TLS, and takes replies apart.
 
 use std::{
     fmt,
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
+    sync::Arc,
     time::Duration,
+};
+
+use rustix::net::sockopt::set_socket_linger;
+use rustls::{
+    ClientConfig, ClientConnection, StreamOwned,
+    pki_types::{CertificateDer, ServerName},
 };
 
 /// For any reply. A relay that says nothing for so long is broken.
@@ -62,17 +69,30 @@ impl Envelope {
 
 /// One connection to a server.
 pub struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Wire>,
+}
+
+/// What the bytes go over.
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    /// A handshake failed half-way: nothing can be said any more.
+    Broken,
 }
 
 impl Client {
     /// Connects; the greeting is still to be read.
     pub fn connect(to: SocketAddr) -> io::Result<Self> {
+        Self::connect_patiently(to, REPLY_LIMIT)
+    }
+
+    /// Connects, and waits for each reply no longer than `limit`.
+    pub fn connect_patiently(to: SocketAddr, limit: Duration) -> io::Result<Self> {
         let stream = TcpStream::connect(to)?;
-        stream.set_read_timeout(Some(REPLY_LIMIT))?;
-        stream.set_write_timeout(Some(REPLY_LIMIT))?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self { stream: BufReader::new(Wire::Plain(stream)) })
     }
 
     /// Connects, hears the greeting and says EHLO. A refusal is an error.
@@ -91,7 +111,52 @@ impl Client {
 
     /// Sends bytes as they are and hears nothing.
     pub fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.get_mut().write_all(bytes)
+        self.stream.get_mut().write_all(bytes)?;
+        self.stream.get_mut().flush()
+    }
+
+    /// Sends bytes as they are, each in a TCP segment of its own; over TLS in a record of its own, too.
+    pub fn fragments(&mut self, bytes: &[u8]) -> io::Result<()> {
+        bytes.iter().try_for_each(|byte| self.raw(&[*byte]))
+    }
+
+    /// Does a TLS handshake; all that follows is encrypted. `name` goes along as SNI. What the server said in clear
+    /// and nobody has read yet is an error (RFC 3207 section 6).
+    pub fn start_tls(&mut self, name: &str, config: Arc<ClientConfig>) -> io::Result<()> {
+        if !self.stream.buffer().is_empty() {
+            let rest = self.stream.buffer().escape_ascii();
+            return Err(io::Error::other(format!("in clear, before the handshake, came: {rest}")));
+        }
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        let Wire::Plain(stream) = std::mem::replace(self.stream.get_mut(), Wire::Broken) else {
+            return Err(io::Error::other("TLS within TLS, or after a broken handshake"));
+        };
+        let mut stream = StreamOwned::new(session, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        *self.stream.get_mut() = Wire::Tls(Box::new(stream));
+        Ok(())
+    }
+
+    /// The server's certificate, if TLS is spoken.
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
+        match self.stream.get_ref() {
+            Wire::Tls(stream) => stream.conn.peer_certificates()?.first().cloned().map(CertificateDer::into_owned),
+            Wire::Plain(_) | Wire::Broken => None,
+        }
+    }
+
+    /// Is gone from one moment to the next, as a machine that fails: the server gets RST and no word.
+    pub fn vanish(self) -> io::Result<()> {
+        let stream = match self.stream.into_inner() {
+            Wire::Plain(stream) => stream,
+            // Without the rest of TLS, which would take its leave.
+            Wire::Tls(stream) => stream.into_parts().1,
+            Wire::Broken => return Ok(()),
+        };
+        Ok(set_socket_linger(&stream, Some(Duration::ZERO))?)
     }
 
     /// Hears one reply, of as many lines as it has. Anything that is no reply is an error.
@@ -148,7 +213,15 @@ impl Client {
     pub fn is_closed(&mut self) -> bool {
         match self.stream.read(&mut [0; 1]) {
             Ok(count) => count == 0,
-            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+            Err(error) => is_end(&error),
+        }
+    }
+
+    /// Whether the server closes the connection, whatever it says before.
+    pub fn is_closed_at_last(&mut self) -> bool {
+        match io::copy(&mut self.stream, &mut io::sink()) {
+            Ok(_) => true,
+            Err(error) => is_end(&error),
         }
     }
 
@@ -160,6 +233,40 @@ impl Client {
         }
         Ok(line)
     }
+}
+
+impl Read for Wire {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(bytes),
+            Self::Tls(stream) => stream.read(bytes),
+            Self::Broken => Ok(0),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+            Self::Broken => Err(ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+            Self::Broken => Ok(()),
+        }
+    }
+}
+
+/// Whether this is how the end of a connection looks: RST where something was left unread, and in TLS an end without
+/// its close_notify, which mail servers commonly leave out.
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof)
 }
 
 /// Content as it travels (RFC 5321 section 4.5.2): a dot more on lines that begin with one, and the final dot.

@@ -3,6 +3,7 @@
 //! Everything here is outside the relay and knows only what its users know: flags, ports, paths, documents. The one
 //! exception is [`simulated_disk`], which stands in for the disk below its spool.
 
+pub mod certificate;
 pub mod chance;
 pub mod client;
 pub mod dialogue;

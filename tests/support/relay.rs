@@ -78,6 +78,13 @@ impl Relay {
         self.process.smtp
     }
 
+    /// Where it takes mail that comes through a proxy, if it was told `--listen-proxy`.
+    #[track_caller]
+    pub fn smtp_proxy(&self) -> SocketAddr {
+        let line = self.log().find("running").expect("a relay that was started has said that it runs");
+        log::address(&line, "smtp_proxy")
+    }
+
     /// Where it tells metrics and status.
     pub fn observe(&self) -> SocketAddr {
         self.process.observe
