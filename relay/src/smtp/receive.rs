@@ -62,11 +62,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             message.header.feed(&buffer[before..]);
             self.wire.consume(taken);
             self.put_away(&mut message, reader.content_bytes()).await;
-            if ended {
-                break;
-            }
             if reader.content_bytes() > self.skipped_bytes_max() {
                 return Ok(Said::Last(Reply::far_too_large()));
+            }
+            if ended {
+                break;
             }
         }
         match reader.fault() {
