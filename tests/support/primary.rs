@@ -42,6 +42,8 @@ pub struct Mail {
     pub parameters: String,
     /// Forward-paths without their brackets, those that were answered 250.
     pub recipients: Vec<String>,
+    /// What followed each of them: `NOTIFY=NEVER`.
+    pub recipient_parameters: Vec<String>,
     /// The bytes between the CRLF of DATA and the final dot, the added dots removed.
     pub content: Vec<u8>,
     /// When the last of them was read.

@@ -49,6 +49,7 @@ struct Draft {
     sender: String,
     parameters: String,
     recipients: Vec<String>,
+    recipient_parameters: Vec<String>,
 }
 
 impl Session<'_> {
@@ -128,8 +129,8 @@ impl Session<'_> {
             return Ok(());
         };
         self.check_parameters(parameters);
-        self.draft =
-            Some(Draft { sender: sender.to_owned(), parameters: parameters.to_owned(), recipients: Vec::new() });
+        let (sender, parameters) = (sender.to_owned(), parameters.to_owned());
+        self.draft = Some(Draft { sender, parameters, ..Draft::default() });
         self.wire.say("250 2.1.0 go on");
         Ok(())
     }
@@ -140,6 +141,8 @@ impl Session<'_> {
             let extension = match parameter.split('=').next().unwrap_or_default() {
                 "SIZE" => "SIZE",
                 "BODY" => "8BITMIME",
+                "SMTPUTF8" => "SMTPUTF8",
+                "RET" | "ENVID" | "NOTIFY" | "ORCPT" => "DSN",
                 _ => "?",
             };
             let extensions = super::lock(&self.shared.extensions);
@@ -153,9 +156,12 @@ impl Session<'_> {
         if self.act_at(Stage::Rcpt, command)?.is_some() {
             return Ok(());
         }
-        match (&mut self.draft, path(command, "RCPT TO:<")) {
-            (Some(draft), Some((recipient, _))) => {
+        let path = path(command, "RCPT TO:<");
+        self.check_parameters(path.map_or("", |(_, parameters)| parameters));
+        match (&mut self.draft, path) {
+            (Some(draft), Some((recipient, parameters))) => {
                 draft.recipients.push(recipient.to_owned());
+                draft.recipient_parameters.push(parameters.to_owned());
                 self.wire.say("250 2.1.5 go on");
             }
             // A pipelining client may send it after a MAIL that was refused (RFC 2920 section 3.1).
@@ -194,10 +200,11 @@ impl Session<'_> {
         if has_bare_line_end(&content) {
             self.violation("a bare CR or LF in content");
         }
-        let Draft { sender, parameters, recipients } = draft;
+        let Draft { sender, parameters, recipients, recipient_parameters } = draft;
         let client = self.client.clone().unwrap_or_default();
         let about = format!("{sender} {}", recipients.join(" "));
-        let mail = Mail { client, sender, parameters, recipients, content, arrived, connection: self.connection };
+        let connection = self.connection;
+        let mail = Mail { client, sender, parameters, recipients, recipient_parameters, content, arrived, connection };
         let act = self.shared.script.act_at(Stage::Dot, &about, self.messages);
         if act == Some(Act::KeepAndClose) {
             self.shared.keep(mail);

@@ -72,8 +72,9 @@ impl Log {
     }
 }
 
-/// An address that a log line tells.
+/// The first address that a log line tells.
 pub(super) fn address(line: &Value, name: &str) -> SocketAddr {
     let text = line[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}"));
-    text.parse().unwrap_or_else(|error| panic!("{name} in {line} is no address: {error}"))
+    let first = text.split(',').next().unwrap_or_default();
+    first.parse().unwrap_or_else(|error| panic!("{name} in {line} is no address: {error}"))
 }
