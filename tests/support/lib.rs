@@ -1,8 +1,10 @@
 //! What the promises in this folder are proved with: a relay as its users start it, servers and clients around it.
 //!
-//! Everything here is outside the relay and knows only what its users know: flags, ports, paths, documents. The one
-//! exception is [`simulated_disk`], which stands in for the disk below its spool.
+//! Everything here is outside the relay and knows only what its users know: flags, ports, paths, documents. The
+//! exceptions are [`simulated_disk`], which stands in for the disk below its spool, and [`readers`], which cuts content
+//! in more ways than a network can be made to.
 
+pub mod at_once;
 pub mod certificate;
 pub mod chance;
 pub mod client;
@@ -15,9 +17,12 @@ pub mod port;
 pub mod postfix;
 pub mod primary;
 pub mod program;
+pub mod readers;
+pub mod reading;
 pub mod relay;
 pub mod simulated_disk;
 pub mod simulation;
+pub mod smuggling;
 pub mod strace;
 pub mod tools;
 pub mod trace_field;
