@@ -1,5 +1,5 @@
-//! A real Postfix as the primary: own configuration, queue, log and port, in a temporary folder. It knows nothing of
-//! the Postfix of this machine, and that one knows nothing of it.
+//! A real Postfix, as the primary or as a backup in our place: own configuration, queue, log and port, in a temporary
+//! folder. It knows nothing of the Postfix of this machine, and that one knows nothing of it.
 
 use std::{
     fs,
@@ -21,6 +21,10 @@ use crate::{
     wait::eventually,
 };
 
+mod backup;
+
+pub use backup::Backup;
+
 /// For `postfix start` and `stop`, and until the greeting.
 const CONTROL_LIMIT: Duration = Duration::from_secs(60);
 /// Shown when a test fails.
@@ -28,23 +32,35 @@ const LOG_LINES_SHOWN: usize = 40;
 /// `nobody` on Debian; it owns the mailboxes.
 const NOBODY: u32 = 65534;
 
-/// A Postfix that takes all mail for the domain of the tests into one Maildir. Dropping it stops it.
+/// A Postfix. Dropping it stops it.
 pub struct Postfix {
     port: Port,
     folder: TempDir,
 }
 
 impl Postfix {
-    /// Prepares one; it does not run yet.
+    /// Prepares one that takes all mail for the domain of the tests into one Maildir; it does not run yet.
     ///
     /// # Panics
     /// If Postfix is not installed, or the tests do not run as root, which Postfix needs.
     pub fn prepare() -> Self {
+        Self::prepared(&primary_cf)
+    }
+
+    /// Prepares one that stands in our place and keeps what it takes; it does not run yet.
+    ///
+    /// # Panics
+    /// As [`Self::prepare`].
+    pub fn prepare_backup(backup: &Backup) -> Self {
+        Self::prepared(&|_| backup.main_cf())
+    }
+
+    fn prepared(role_cf: &dyn Fn(&Path) -> String) -> Self {
         assert!(rustix::process::geteuid().is_root(), "Postfix starts as root only: run `make test` as root");
         assert!(Path::new("/usr/sbin/postfix").exists(), "install postfix: `make test` as root does it");
         let folder = TempDir::with_prefix("backupmx-postfix-").expect("a temporary folder can be made");
         let postfix = Self { port: Port::reserve(), folder };
-        postfix.write_configuration();
+        postfix.write_configuration(&role_cf(postfix.folder.path()));
         postfix
     }
 
@@ -94,7 +110,7 @@ impl Postfix {
         program::run(&mut command, CONTROL_LIMIT)
     }
 
-    fn write_configuration(&self) {
+    fn write_configuration(&self, role_cf: &str) {
         for name in ["etc", "queue", "data", "log", "mail"] {
             fs::create_dir(self.path(name)).expect("our folder is ours");
         }
@@ -102,7 +118,7 @@ impl Postfix {
         fs::set_permissions(self.folder.path(), PermissionsExt::from_mode(0o755)).expect("our folder is ours");
         chown(self.path("data"), Some(user_id("postfix")), None).expect("root may give folders away");
         chown(self.path("mail"), Some(NOBODY), Some(NOBODY)).expect("root may give folders away");
-        fs::write(self.path("etc/main.cf"), self.main_cf()).expect("our folder is ours");
+        fs::write(self.path("etc/main.cf"), self.main_cf() + role_cf).expect("our folder is ours");
         fs::write(self.path("etc/master.cf"), self.master_cf()).expect("our folder is ours");
     }
 
@@ -114,25 +130,16 @@ queue_directory = {folder}/queue
 data_directory = {folder}/data
 maillog_file = {folder}/log/postfix.log
 maillog_file_prefixes = {folder}/log
-myhostname = primary.{DOMAIN}
 mydestination =
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 alias_maps =
 alias_database =
 local_recipient_maps =
-# Everything for the domain goes into one Maildir.
-virtual_mailbox_domains = {DOMAIN}
-virtual_mailbox_base = {folder}/mail
-virtual_mailbox_maps = static:all/
-virtual_mailbox_limit = 0
-virtual_uid_maps = static:{NOBODY}
-virtual_gid_maps = static:{NOBODY}
 smtpd_relay_restrictions = permit_auth_destination, reject
 # The relay comes from 127.0.0.1, but what it brings is not local mail, of which Postfix would complete the header.
 local_header_rewrite_clients =
 mynetworks =
-smtpd_tls_security_level = none
 smtpd_peername_lookup = no
 smtpd_client_connection_count_limit = 0
 # As much at once as a test asks for, without the pauses that spare a busy disk.
@@ -156,6 +163,8 @@ virtual   unix  - n n - -   virtual
 error     unix  - - n - -   error
 retry     unix  - - n - -   error
 discard   unix  - - n - -   discard
+flush     unix  n - n 1000? 0 flush
+tlsmgr    unix  - - n 1000? 1 tlsmgr
 anvil     unix  - - n - 1   anvil
 postlog   unix-dgram n - n - 1 postlogd
 ",
@@ -166,6 +175,22 @@ postlog   unix-dgram n - n - 1 postlogd
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+/// Everything for the domain goes into one Maildir.
+fn primary_cf(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "myhostname = primary.{DOMAIN}
+virtual_mailbox_domains = {DOMAIN}
+virtual_mailbox_base = {folder}/mail
+virtual_mailbox_maps = static:all/
+virtual_mailbox_limit = 0
+virtual_uid_maps = static:{NOBODY}
+virtual_gid_maps = static:{NOBODY}
+smtpd_tls_security_level = none
+"
+    )
 }
 
 impl Drop for Postfix {
