@@ -144,8 +144,10 @@ fn exactly_one_field_goes_on_top_and_it_says_whence_the_message_came() {
     assert_eq!(rest, b"Subject: x\r\n\r\nbody\r\n");
     let field = String::from_utf8(field.to_vec()).expect("our field is ASCII");
     let unfolded = field.replace("\r\n\t", " ").replace("\r\n ", " ");
-    let words = format!("Received: from client.example ([127.0.0.1]) by {HOSTNAME} (BackupMx) with ESMTP id {id}");
-    assert!(unfolded.starts_with(&words), "{field}");
+    // What DNS calls the client stands there if the answer came in time; nobody waits for it.
+    let (client, rest) = unfolded.split_once("[127.0.0.1]").expect("the client's address is there");
+    assert!(client.starts_with("Received: from client.example (") && !client.contains(')'), "{field}");
+    assert!(rest.starts_with(&format!(") by {HOSTNAME} (BackupMx) with ESMTP id {id} ")), "{field}");
     // RFC 5322 section 2.1.1 recommends 78.
     assert!(field.lines().all(|line| line.len() <= 78), "{field}");
     let date = unfolded.rsplit(';').next().unwrap_or_default().trim();

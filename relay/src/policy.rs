@@ -41,6 +41,8 @@ pub struct Facts<'a> {
 pub enum Refusal {
     /// We would be an open relay.
     NotOurDomain,
+    /// The primary could be one.
+    Routed,
     /// The volume has no room.
     Full,
     /// The volume takes no writes.
@@ -56,7 +58,7 @@ type ContentCheck = fn(&Trail, &Facts) -> Result<(), Refusal>;
 type RecipientCheck = fn(&Address, &Facts) -> Result<(), Refusal>;
 
 const AT_MAIL: &[SenderCheck] = &[room::is_writable, room::is_left];
-const AT_RCPT: &[RecipientCheck] = &[recipient::domain_is_ours];
+const AT_RCPT: &[RecipientCheck] = &[recipient::domain_is_ours, recipient::is_no_route];
 const AT_END: &[ContentCheck] = &[loops::is_no_loop, loops::is_not_sent_back];
 
 /// Goes through the checks.

@@ -57,6 +57,11 @@ impl Address {
         &self.text
     }
 
+    /// What stands before the `@`, quotes and all.
+    pub fn local_part(&self) -> &str {
+        &self.text[..self.at]
+    }
+
     /// What stands behind the local part, in the case and in the form in which it came.
     pub fn domain(&self) -> &str {
         &self.text[self.at + 1..]

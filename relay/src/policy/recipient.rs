@@ -35,6 +35,17 @@ impl Domains {
     }
 }
 
+/// 550: a primary that trusts us, and reads `%`, `!` or a second `@` as a route, would be an open relay through us.
+///
+/// Only what looks like a route is one: with a domain behind `%` or `@`, or before `!`.
+pub fn is_no_route(recipient: &Address, _: &Facts) -> Result<(), Refusal> {
+    let local_part = recipient.local_part().trim_matches('"');
+    let leads_on = |rest: &str| a_labels(rest).is_some();
+    let behind = local_part.rsplit_once(['%', '@']).is_some_and(|(_, domain)| leads_on(domain));
+    let before = local_part.split_once('!').is_some_and(|(domain, _)| leads_on(domain));
+    if behind || before { Err(Refusal::Routed) } else { Ok(()) }
+}
+
 /// 550: never an open relay.
 pub fn domain_is_ours(recipient: &Address, facts: &Facts) -> Result<(), Refusal> {
     if facts.domains.contain(recipient.domain()) { Ok(()) } else { Err(Refusal::NotOurDomain) }
@@ -64,6 +75,30 @@ mod tests {
             ("[192.0.2.1]", false),
         ] {
             assert_eq!(domains.contain(domain), ours, "{domain}");
+        }
+    }
+
+    #[test]
+    fn what_a_primary_could_take_for_a_route_is_refused() {
+        let domains = Domains::new(&["example.org".into()]).unwrap();
+        let facts =
+            Facts { domains: &domains, room_bytes: 0, room_bytes_min: 0, is_writable: true, is_from_primary: false };
+        for (local_part, routed) in [
+            ("bob", false),
+            ("bob%elsewhere.example", true),
+            ("bob%host", true),
+            ("elsewhere.example!bob", true),
+            ("a!b!bob", true),
+            (r#""bob@elsewhere.example""#, true),
+            (r#""bob%elsewhere.example""#, true),
+            ("100%", false),
+            ("50%&more", false),
+            ("!", false),
+            ("o'neil!x", false),
+            (r#""a @ b""#, false),
+        ] {
+            let recipient = Address::parse(&format!("{local_part}@example.org")).unwrap();
+            assert_eq!(is_no_route(&recipient, &facts).is_err(), routed, "{local_part}");
         }
     }
 

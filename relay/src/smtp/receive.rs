@@ -70,7 +70,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
         }
         match reader.fault() {
-            Some(fault) => Ok(Said::Reply(unacceptable(fault))),
+            // Its sender and we may not agree on where it ended: what follows may be part of it, and nobody's command.
+            Some(fault @ Fault::BareLineEnd) => Ok(Said::Last(unacceptable(fault))),
+            Some(fault @ Fault::TooLarge) => Ok(Said::Reply(unacceptable(fault))),
             None => self.keep(message, reader.content_bytes()).await,
         }
     }

@@ -237,6 +237,16 @@ impl Reply {
         Self::refusal(550, "5.7.1", "domain", "We take no mail for this domain; check the address, or its MX records")
     }
 
+    /// A route within a local part.
+    pub fn routed() -> Self {
+        Self::refusal(
+            550,
+            "5.7.1",
+            "routed",
+            "No routes here: write the recipient's own address, without % ! or a second @",
+        )
+    }
+
     /// Below the watermark. Never 552: it is our trouble, and it passes.
     pub fn insufficient_storage() -> Self {
         Self::refusal(452, "4.3.1", "full", "Insufficient storage here; try again later")

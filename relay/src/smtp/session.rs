@@ -432,6 +432,7 @@ impl<'a> Session<'a> {
 pub fn refuse(refusal: Refusal) -> Reply {
     match refusal {
         Refusal::NotOurDomain => Reply::not_our_domain(),
+        Refusal::Routed => Reply::routed(),
         Refusal::Full => Reply::insufficient_storage(),
         Refusal::Disk => Reply::local_error(),
         Refusal::Loop => Reply::routing_loop(),
