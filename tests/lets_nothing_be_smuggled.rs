@@ -58,7 +58,8 @@ fn what_is_smuggled_into_data_is_neither_obeyed_nor_passed_on() {
         client.raw(&[commands.as_bytes(), &attempt.wire, END_AND_QUIT].concat()).expect("the relay reads");
         let verdict =
             stage.expect(&recipient, &read_data(&[&*attempt.wire, END_AND_QUIT].concat()).expect("it ends").0);
-        expect_replies(&mut client, &["220", "250", "250 2.1.0", "250 2.1.5", "354", verdict, "221 2.0.0"], attempt);
+        let before = ["220", "250", "250 2.1.0", "250 2.1.5", "354"];
+        expect_replies(&mut client, &[&before[..], &to_the_end(verdict)].concat(), attempt);
     });
 }
 
@@ -78,7 +79,7 @@ fn what_is_smuggled_into_data_byte_by_byte_is_neither_obeyed_nor_passed_on() {
             client.raw(byte).expect("the relay reads");
         }
         let verdict = stage.expect(&recipient, &read_data(&sent).expect("it ends").0);
-        expect_replies(&mut client, &[verdict, "221 2.0.0"], attempt);
+        expect_replies(&mut client, &to_the_end(verdict), attempt);
     });
 }
 
@@ -103,6 +104,11 @@ fn what_is_smuggled_into_bdat_at_the_borders_of_buffers_is_neither_obeyed_nor_pa
         let (head, tail) = attempt.wire.split_at(attempt.at + attempt.length / 2);
         stage.parted(&recipient, vec![vec![&attempt.wire[..]], vec![head, tail]], attempt);
     });
+}
+
+/// The replies from the final dot on: who sent a CR or LF alone by DATA is not heard any more, whatever follows.
+fn to_the_end(verdict: &str) -> Vec<&str> {
+    if verdict.starts_with("550") { vec![verdict] } else { vec![verdict, "221 2.0.0"] }
 }
 
 /// A relay, the primary behind it, and what is to arrive there.

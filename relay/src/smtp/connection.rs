@@ -120,7 +120,12 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let greeting = connection.session.greeting();
     connection.say(&greeting);
     match connection.converse(stop).await {
-        Ok(last) => connection.say(&last),
+        Ok(last) => {
+            connection.say(&last);
+            if !last.is_goodbye() {
+                return connection.wire.close_upon().await;
+            }
+        }
         Err(Ended::Stopped) => connection.say(&Reply::shutting_down()),
         Err(Ended::GaveWay) => connection.say(&Reply::make_room()),
         Err(Ended::Wire(WireError::Idle)) => connection.say(&Reply::idle()),
@@ -477,9 +482,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let door = door(folder.path());
         let line = "x".repeat(98) + "\r\n";
-        for (lines, end, told) in
-            [(10, ".\r\n", "250 2.0.0 Kept as "), (11, ".\r\n", "552 5.3.4 "), (21, "", "421 4.3.4 ")]
-        {
+        for (lines, end, told) in [
+            (10, ".\r\n", "250 2.0.0 Kept as "),
+            (11, ".\r\n", "552 5.3.4 Message is larger"),
+            (21, "", "552 5.3.4 Message is far larger"),
+        ] {
             let heard = then_silence(&door, &places(10), &format!("{TO_DATA}{}{end}", line.repeat(lines))).await;
             let reply = heard.lines().skip_while(|line| !line.starts_with("354")).nth(1).unwrap();
             assert!(reply.starts_with(told), "{lines} lines: {reply}");

@@ -28,6 +28,11 @@ impl Reply {
         self.code
     }
 
+    /// Whether it answers QUIT.
+    pub fn is_goodbye(&self) -> bool {
+        self.code == 221
+    }
+
     /// For what this refuses something, as a metric label; `None` if it does not.
     pub fn refused_for(&self) -> Option<&'static str> {
         self.refusal
@@ -297,9 +302,9 @@ impl Reply {
         Self::refusal(421, "4.7.0", "connections", "Too many connections; try again later")
     }
 
-    /// A content that goes on far beyond the limit.
+    /// A content that goes on far beyond the limit. For good: after a 421 its sender would send all of it again and again.
     pub fn far_too_large() -> Self {
-        Self::refusal(421, "4.3.4", "size", "Message is far larger than the SIZE offered here; closing")
+        Self::refusal(552, "5.3.4", "size", "Message is far larger than the SIZE offered here; closing")
     }
 
     /// RFC 5321 section 4.5.3.2.7.

@@ -167,7 +167,7 @@ impl<'a> Session<'a> {
     /// The one entry: a line was read.
     pub fn hear(&mut self, command: Result<Command, BadCommand>) -> Step {
         let step = match command {
-            Ok(command) if self.is_one_too_many(&command) => Step::Close(Reply::too_much_chatter()),
+            Ok(command) if self.is_junk_too_much(&command) => Step::Close(Reply::too_much_chatter()),
             Ok(command) => self.obey(command),
             Err(BadCommand::Chunk) => Step::Close(Reply::bad_chunk()),
             Err(BadCommand::Http) => Step::Close(Reply::not_http()),
@@ -177,7 +177,7 @@ impl<'a> Session<'a> {
     }
 
     /// Counts what brings no message nearer.
-    fn is_one_too_many(&mut self, command: &Command) -> bool {
+    fn is_junk_too_much(&mut self, command: &Command) -> bool {
         let is_junk = matches!(
             command,
             Command::Ehlo(_)
@@ -189,7 +189,7 @@ impl<'a> Session<'a> {
                 | Command::Etrn(_)
         );
         self.junk_commands += u32::from(is_junk);
-        self.junk_commands >= self.terms.junk_commands_max
+        (is_junk || matches!(command, Command::Rcpt { .. })) && self.junk_commands >= self.terms.junk_commands_max
     }
 
     fn complain(&self, bad: BadCommand) -> Reply {
@@ -329,6 +329,9 @@ impl<'a> Session<'a> {
         if parameters.is_dsn() && !self.offer.parameters.dsn {
             return Step::Say(Reply::unknown_parameter());
         }
+        if !transaction.parameters.smtputf8 && parameters.orcpt.as_ref().is_some_and(|orcpt| !orcpt.is_ascii()) {
+            return Step::Say(Reply::needs_smtputf8(self.offer.parameters.smtputf8)); // RFC 6533 section 3
+        }
         if transaction.recipients.len() >= self.terms.recipients_max {
             return Step::Say(Reply::too_many_recipients());
         }
@@ -350,6 +353,8 @@ impl<'a> Session<'a> {
     pub fn decided(&mut self, verdict: Result<(), Refusal>) -> Reply {
         let asked = self.asked.take();
         if let Err(refusal) = verdict {
+            // A refused recipient is no mistake, but who names one after the other is looking for an open relay.
+            self.junk_commands += u32::from(matches!(asked, Some(Asked::Rcpt(_))));
             return refuse(refusal);
         }
         match asked {
@@ -624,6 +629,14 @@ mod tests {
     fn a_client_that_only_talks_is_sent_away() {
         let mut dialogue = vec![("EHLO client", "250"); 3];
         dialogue.extend([("NOOP", "250"), ("HELP", "421 4.7.0 Too many commands without")]);
+        play(false, &dialogue);
+    }
+
+    #[test]
+    fn a_client_that_names_one_foreign_recipient_after_the_other_is_sent_away() {
+        let mut dialogue = vec![("EHLO client", "250"), ("MAIL FROM:<>", "250"), ("RCPT TO:<a@example.org>", "250")];
+        dialogue.extend([("RCPT TO:<a@elsewhere.example>", "550"); 4]);
+        dialogue.extend([("RCPT TO:<a@example.org>", "421 4.7.0")]);
         play(false, &dialogue);
     }
 

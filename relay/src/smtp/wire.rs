@@ -20,6 +20,8 @@ const LINE_READ_BYTES: usize = 2048;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For the handshake: two round trips and some arithmetic, over a bad line.
 const TLS_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a client still says after our last word is read over for so long.
+const HEAR_OUT_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a TLS handshake begins with (RFC 8446 section 5.1), and no command does.
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -168,6 +170,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if self.flush().await.is_ok() {
             let _ = timeout(WRITE_TIMEOUT, self.stream.shutdown()).await;
         }
+    }
+
+    /// The same towards a client that may still be talking: a socket that is closed with words unread takes back what it
+    /// said last, and then the client would not know why, and come again.
+    pub async fn close_upon(mut self) {
+        if self.flush().await.is_err() {
+            return;
+        }
+        let mut unheard = [0; 4096];
+        let hear_out = async {
+            self.stream.shutdown().await?;
+            while self.stream.read(&mut unheard).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _ = timeout(HEAR_OUT_TIMEOUT, hear_out).await;
     }
 }
 
