@@ -26,11 +26,12 @@ crash: ## Live one simulated life again and tell it: make crash SEED=4711
 	@test -n "$(SEED)" || { echo "Name the life: make crash SEED=4711" >&2; exit 2; }
 	SEED=$(SEED) $(CARGO) test --package backupmx-tests --test survives_crashes every_recipient -- --nocapture
 
-soak: ## A million simulated crashes, 200 kills, faults at every call (an hour or more); note the result in docs/reliability.md
+soak: ## A million crashes, 200 kills, faults at every call, a million conversations (hours); note the result in docs/reliability.md
 	@tests/tools/packages.sh
 	CRASHES=$${CRASHES:-1000000} $(CARGO) test --release --package backupmx-tests --test survives_crashes -- --nocapture
 	$(CARGO) build --release --package backupmx-relay --package backupmx-tests --bins
 	SOAK=1 $(CARGO) test --release --package backupmx-tests --test survives_kill --test bears_a_sick_disk -- --nocapture
+	CASES=$${CASES:-1000000} $(CARGO) test --release --package backupmx-tests --test reads_alike_however_it_is_cut -- --nocapture
 
 mutants: ## Show that the crash simulation can fail: each planted defect must be caught (about half an hour)
 	@tests/tools/mutants.sh

@@ -69,7 +69,7 @@ mod tests {
         let mut first = promises.make(Some(1000), nothing).unwrap();
         let second = promises.make(None, |promised| if promised == 1000 { Ok(()) } else { Err(promised) }).unwrap();
         assert_eq!(promises.bytes(), 1000 + STEP_BYTES);
-        assert!(matches!(promises.make(Some(1), nothing), Err(_)));
+        assert!(promises.make(Some(1), nothing).is_err());
         drop(second);
         assert!(first.covers(1000, |_| false), "it was promised");
         assert!(!first.covers(1001, |_| false));
