@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use backupmx_relay_api::status::Account;
+use backupmx_relay_api::{metric, status::Account};
 use support::{Client, Envelope, HOSTNAME, Primary, Relay, client::Reply, port::Port, trace_field, wait::eventually};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -59,6 +59,47 @@ fn it_listens_wherever_it_is_told_to_on_both_families() {
         assert!(reply.is("250 2.0.0"), "{address}: {reply}");
     }
     assert_eq!(relay.account().queued, 2);
+}
+
+#[test]
+fn who_is_no_trusted_proxy_or_sends_no_header_is_closed_without_a_word_and_counted() {
+    let primary = Primary::away();
+    for trusted in ["10.0.0.0/8", "127.0.0.1"] {
+        let config = format!("proxyProtocol: {{trusted: [{trusted}]}}\n");
+        let relay = Relay::before(primary.address()).flags(&["--listen-proxy", "127.0.0.1:0"]).config(&config).start();
+        let mut client = Client::connect(relay.smtp_proxy()).expect("the port is open");
+        if trusted == "10.0.0.0/8" {
+            // It may be gone before it has heard anything.
+            let _ = client.raw(b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 25\r\n");
+        }
+        assert!(client.is_closed(), "{trusted}");
+        let counted = format!("{}{{reason=\"proxy\"}} 1", metric::MESSAGES_REFUSED_TOTAL);
+        eventually(LIMIT, "it is counted", || relay.metrics().contains(&counted));
+        // Whoever comes by himself is served at the other address.
+        Client::hello(relay.smtp()).expect("the relay takes connections");
+    }
+}
+
+#[test]
+fn behind_a_proxy_the_client_is_whom_the_header_names() {
+    let primary = Primary::start();
+    let config = "proxyProtocol: {trusted: [127.0.0.1]}\nlimits: {connectionsPerClient: 1}\n";
+    let relay = Relay::before(primary.address()).flags(&["--listen-proxy", "127.0.0.1:0"]).config(config).start();
+    let come_from = |address: &str| {
+        let mut client = Client::connect(relay.smtp_proxy()).expect("the port is open");
+        client.raw(format!("PROXY TCP4 {address} 198.51.100.1 40000 25\r\n").as_bytes()).expect("it reads");
+        (client.reply().expect("it greets, or says why not"), client)
+    };
+    let (greeting, mut first) = come_from("192.0.2.7");
+    assert!(greeting.is("220"), "{greeting}");
+    assert!(come_from("192.0.2.7").0.is("421 4.7.0"), "places are those of the client, not of the proxy");
+    assert!(come_from("192.0.2.8").0.is("220"));
+    assert!(first.say("EHLO client.example").expect("it answers").is("250"));
+    let reply = first.send(&Envelope::to("bob"), b"x\r\n").expect("the relay answers");
+    assert!(reply.is("250 2.0.0"), "{reply}");
+    let mails = primary.wait_for(1, LIMIT);
+    let field = String::from_utf8_lossy(trace_field::split(&mails[0].content).0).into_owned();
+    assert!(field.contains("[192.0.2.7])"), "{field}");
 }
 
 #[test]
@@ -150,7 +191,7 @@ fn etrn_sends_what_waits_and_is_for_the_primary_and_the_listed() {
 fn a_thousand_sessions_amid_large_messages_and_five_thousand_idle_ones_stay_within_their_memory() {
     const MIB: u64 = 1 << 20;
     let primary = Primary::away();
-    let limits = "limits: {messageSize: 100Mi, connections: 6000, connectionsPerClient: 6000}\n";
+    let limits = "limits: {messageSize: 100Mi, connections: 5000, connectionsPerClient: 5000}\n";
     let relay = Relay::before(primary.address()).config(limits).start();
     let idle: Vec<_> = (0..5000).map(|_| TcpStream::connect(relay.smtp()).expect("it is served")).collect();
     relay.until(LIMIT, "all are served", |status| status.sessions == 5000);

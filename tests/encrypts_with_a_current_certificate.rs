@@ -1,6 +1,7 @@
 //! STARTTLS with the certificate that the files hold now, for whoever asks, and never demanded of anybody.
 
 use std::{
+    process::Command,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -10,7 +11,7 @@ use rustls::ClientConfig;
 use support::{
     Client, DOMAIN, Envelope, HOSTNAME, Primary, Relay,
     certificate::{Certificate, trust_any},
-    trace_field,
+    program, trace_field,
     wait::eventually,
 };
 
@@ -129,6 +130,27 @@ fn what_was_injected_behind_starttls_is_never_obeyed() {
     assert!(relay.log().whole().contains("were thrown away"));
     let injected = format!("{}{{reason=\"injected\"}}", metric::MESSAGES_REFUSED_TOTAL);
     assert_eq!(relay.metric(&injected), 1.0);
+}
+
+#[test]
+fn what_postfix_sends_with_begins_tls_1_2_and_1_3_and_no_older_one() {
+    let primary = Primary::away();
+    let certificate = Certificate::of(&[HOSTNAME]);
+    let relay = Relay::before(primary.address()).flags(&certificate.flags().each_ref().map(String::as_str)).start();
+    let destination = format!("[127.0.0.1]:{}", relay.smtp().port());
+    for (versions, expected) in
+        [("!SSLv3,!TLSv1,!TLSv1.1,!TLSv1.3", "TLSv1.2 with cipher"), ("!SSLv3", "TLSv1.3 with cipher")]
+    {
+        let mut command = Command::new("/usr/sbin/posttls-finger");
+        let told = program::run(command.args(["-c", "-lencrypt", "-p", versions, &destination]), LIMIT);
+        let words = format!("{told}");
+        assert!(words.contains("TLS connection established") && words.contains(expected), "{versions}: {words}");
+    }
+    let mut old = Command::new("/usr/bin/openssl");
+    let connect = format!("127.0.0.1:{}", relay.smtp().port());
+    old.args(["s_client", "-starttls", "smtp", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0", "-connect", &connect]);
+    let told = program::run(&mut old, LIMIT);
+    assert!(told.code != Some(0) && told.stdout.contains("Cipher is (NONE)"), "{told}");
 }
 
 #[test]

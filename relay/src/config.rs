@@ -189,14 +189,14 @@ fn check_limits(document: &Document) -> Result<(), ConfigError> {
     between("limits.errors", limits.errors, 5, 1000)?;
     between("limits.junkCommands", limits.junk_commands, 10, 10_000)?;
     // With all parameters that are offered, RCPT may have 1.6 KiB (RFC 3461 sections 4.1 and 4.2).
-    between("limits.commandLine", limits.command_line, Bytes(2 << 10), Bytes(16 << 10))?;
+    between("limits.commandLine", limits.command_line, Bytes(2 << 10), Bytes(4 << 10))?;
     within("limits.idleTimeout", limits.idle_timeout, "1s", "1h")?;
     within("limits.busyTimeout", limits.busy_timeout, "1s", "1h")?;
     within("limits.busyTimeoutBeforeMail", limits.busy_timeout_before_mail, "1s", "1h")?;
     // What the log needs to go on: a segment that is begun, its successor, and what is coming in at the moment.
     between("limits.freeSpace", limits.free_space, Bytes(192 << 20), Bytes(1 << 40))?;
     // What each session needs to come forward at all, and some for the larger ones.
-    let memory_min = Bytes((32 << 20) + u64::from(limits.connections) * OWN_BYTES as u64);
+    let memory_min = Bytes((16 << 20) + u64::from(limits.connections) * OWN_BYTES as u64);
     between("limits.memory", limits.memory, memory_min, Bytes(64 << 30))
 }
 

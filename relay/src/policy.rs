@@ -43,6 +43,8 @@ pub enum Refusal {
     NotOurDomain,
     /// The primary could be one.
     Routed,
+    /// So many recipients of so many messages are more than fits into memory.
+    Memory,
     /// The volume has no room.
     Full,
     /// The volume takes no writes.

@@ -7,6 +7,8 @@ set -eu
 NEEDED="
 /usr/sbin/postfix      postfix
 /usr/sbin/smtp-source  postfix
+/usr/sbin/posttls-finger  postfix
+/usr/bin/openssl       openssl
 /usr/bin/swaks         swaks
 /usr/bin/strace        strace
 /usr/sbin/mkfs.ext4    e2fsprogs

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     certificates::Certificates,
     command::Command,
-    memory::{Memory, Share},
+    memory::{Memory, Share, beyond_own},
     names::ClientName,
     places::Place,
     promises::{Promise, Promises},
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::Networks,
     metrics::Metrics,
-    policy::{self, Facts, Question, recipient::Domains},
+    policy::{self, Facts, Question, Refusal, recipient::Domains},
     primary::Primary,
     queue::Queue,
     spool::Spool,
@@ -189,7 +189,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             if !self.session.is_chunked() && !matches!(step, Step::Chunk(_)) {
                 self.partial = None; // RSET, or EHLO
             }
-            match self.take(step).await? {
+            match self.take(step, stop).await? {
                 Said::Reply(reply) => self.say(&reply),
                 Said::Last(reply) => return Ok(reply),
                 Said::Nothing => {}
@@ -202,12 +202,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     }
 
     /// Does what follows from what was heard.
-    async fn take(&mut self, step: Step) -> Result<Said, Ended> {
+    async fn take(&mut self, step: Step, stop: &CancellationToken) -> Result<Said, Ended> {
         match step {
             Step::Say(reply) => Ok(Said::Reply(reply)),
             Step::Close(reply) => Ok(Said::Last(reply)),
             Step::Ask(question) => {
-                let verdict = self.ask(&question);
+                // The envelope is a part of what a session may hold.
+                let has_memory = self.share.resize(beyond_own(self.session.recipient_bytes()));
+                let verdict = if has_memory { self.ask(&question) } else { Err(Refusal::Memory) };
                 Ok(Said::Reply(self.session.decided(verdict)))
             }
             Step::Receive(draft) => self.receive(draft).await,
@@ -216,7 +218,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             Step::Etrn(domain) => Ok(Said::Reply(self.etrn(&domain))),
             Step::StartTls(reply) => {
                 self.say(&reply);
-                self.start_tls().await
+                self.start_tls(stop).await
             }
         }
     }
@@ -265,7 +267,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     }
 
     /// Policy's answer. A yes to MAIL comes with room on the volume.
-    pub fn ask(&mut self, question: &Question) -> Result<(), policy::Refusal> {
+    pub fn ask(&mut self, question: &Question) -> Result<(), Refusal> {
         let (door, is_from_primary) = (self.door, self.door.primary.has_address(self.client));
         let Question::Sender { size } = question else {
             return policy::decide(question, &door.facts(door.promises.bytes(), is_from_primary));
@@ -288,8 +290,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         Reply::etrn_started()
     }
 
-    async fn start_tls(&mut self) -> Result<Said, Ended> {
-        let injected_bytes = self.wire.start_tls(&self.door.certificates.acceptor()).await?;
+    async fn start_tls(&mut self, stop: &CancellationToken) -> Result<Said, Ended> {
+        self.place.waits(Instant::now().into_std(), false);
+        let acceptor = self.door.certificates.acceptor();
+        let injected_bytes = tokio::select! {
+            begun = self.wire.start_tls(&acceptor) => begun?,
+            () = stop.cancelled() => return Err(Ended::Stopped),
+            () = self.place.must_give_way() => return Err(Ended::GaveWay),
+        };
+        self.place.works();
         if injected_bytes > 0 {
             self.count("injected");
             tracing::warn!(client = %self.client, injected_bytes, "commands behind STARTTLS, in clear, were thrown away");
@@ -343,7 +352,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        smtp::places::{Bounds, Places},
+        smtp::{
+            memory,
+            places::{Bounds, Places},
+        },
         spool::{Watchers, disk::RealDisk},
     };
 
@@ -517,6 +529,19 @@ mod tests {
             arrived.extend(piece);
         }
         assert!(arrived == content.as_bytes(), "{} of {} bytes", arrived.len(), content.len());
+    }
+
+    #[tokio::test]
+    async fn recipients_that_do_not_fit_into_memory_are_put_off_and_the_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut door = door(folder.path());
+        door.memory = Memory::new(10 * memory::OWN_BYTES + 20_000, 10);
+        let long = "a".repeat(255);
+        let rcpts: String = (0..60).map(|_| format!("RCPT TO:<{long}@example.org>\r\n")).collect();
+        let heard = then_quit(&door, &format!("EHLO c\r\nMAIL FROM:<>\r\n{rcpts}DATA\r\nx\r\n.\r\n")).await;
+        let (taken, put_off) = (heard.matches("250 2.1.5").count(), heard.matches("452 4.3.1").count());
+        assert!(taken > 5 && put_off > 5 && taken + put_off == 60, "{heard}");
+        assert!(heard.contains("250 2.0.0 Kept as"), "{heard}");
     }
 
     #[tokio::test]

@@ -5,12 +5,20 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// What each session has without asking: a command line, a small read, and its replies.
-pub const OWN_BYTES: usize = 8 << 10;
+/// What each session has without asking: a command line and its replies, a small read and what it adds to the content, and
+/// a few recipients. So each comes forward, however much the others take.
+pub const OWN_BYTES: usize = (4 << 10) + 2 * NARROW_READ_BYTES + OWN_RECIPIENT_BYTES;
+/// The recipients of a usual message; what more take counts.
+const OWN_RECIPIENT_BYTES: usize = 4 << 10;
 /// A read while content comes in: several network packets of it.
 pub const READ_BYTES: usize = 32 << 10;
 /// The same where memory is used up.
 pub const NARROW_READ_BYTES: usize = 4 << 10;
+
+/// What recipients that take so much count for.
+pub fn beyond_own(recipient_bytes: usize) -> usize {
+    recipient_bytes.saturating_sub(OWN_RECIPIENT_BYTES)
+}
 
 /// The bytes that sessions hold beyond [`OWN_BYTES`].
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     connection::{Connection, Ended, Said},
     data::{ChunkReader, DataReader, Fault},
-    memory::{NARROW_READ_BYTES, READ_BYTES},
+    memory::{NARROW_READ_BYTES, READ_BYTES, beyond_own},
     parameter::MailParameters,
     reply::Reply,
     session::{Chunk, Draft, refuse},
@@ -46,6 +46,8 @@ struct Message {
     header: HeaderReader,
     /// Whether the spool could take its content so far.
     written: Result<(), NotKept>,
+    /// What its recipients count for.
+    envelope_bytes: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
@@ -136,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     fn begin(&self, draft: Draft) -> Message {
-        let Draft { helo, protocol, reverse_path, recipients, parameters } = draft;
+        let Draft { helo, protocol, reverse_path, recipients, recipient_bytes, parameters } = draft;
         let MailParameters { size: _, body, smtputf8, ret, envid } = parameters;
         let (id, received_at, client) = (MessageId::new(), Timestamp::now(), self.client);
         let envelope =
@@ -147,7 +149,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let trace = trace::received_field(&envelope, hostname, circumstances).into_bytes();
         let arrival = Arrival::of(&envelope, self.name.get());
         let incoming = self.door.spool.begin(envelope, trace);
-        Message { incoming, arrival, header: HeaderReader::new(hostname), written: Ok(()) }
+        let (header, envelope_bytes) = (HeaderReader::new(hostname), beyond_own(recipient_bytes));
+        Message { incoming, arrival, header, written: Ok(()), envelope_bytes }
     }
 
     /// Waits until there is content to be used, in as much memory as there is for it.
@@ -162,15 +165,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Makes room in memory for the next read, and for what it adds to the content. Where memory is used up, content goes
     /// to its file early.
     async fn memory_for_a_read(&mut self, message: &mut Message) -> usize {
-        let content = message.incoming.buffer();
-        if !self.share.resize(content.len() + 2 * READ_BYTES) {
+        let (envelope_bytes, content) = (message.envelope_bytes, message.incoming.buffer());
+        if !self.share.resize(envelope_bytes + content.len() + 2 * READ_BYTES) {
             if !content.is_empty() {
                 message.spill_now().await;
             }
-            let content = message.incoming.buffer();
-            if !self.share.resize(content.len() + 2 * READ_BYTES) {
-                self.share.resize(0);
-                content.shrink_to(NARROW_READ_BYTES);
+            if !self.share.resize(envelope_bytes + 2 * READ_BYTES) {
+                self.share.resize(envelope_bytes);
+                message.incoming.buffer().shrink_to(NARROW_READ_BYTES);
                 return NARROW_READ_BYTES;
             }
         }
@@ -203,7 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// All of a message has come.
     async fn keep(&mut self, message: Message, content_bytes: u64) -> Result<Said, Ended> {
-        let Message { incoming, arrival, header, written } = message;
+        let Message { incoming, arrival, header, written, envelope_bytes: _ } = message;
         if let Err(refusal) = self.ask(&Question::Content(header.trail())) {
             if refusal == Refusal::SentBack {
                 tracing::error!(client = %self.client, "the primary sends back what it got from here");

@@ -227,6 +227,11 @@ impl Reply {
         Self::refusal(452, "4.5.3", "recipients", "Too many recipients; send the rest in another message")
     }
 
+    /// The same where it is memory that does not suffice.
+    pub fn insufficient_memory() -> Self {
+        Self::refusal(452, "4.3.1", "memory", "Too much at a time here; send the rest in another message, later")
+    }
+
     /// RFC 1870 section 6.
     pub fn too_large() -> Self {
         Self::refusal(552, "5.3.4", "size", "Message is larger than the SIZE offered here")

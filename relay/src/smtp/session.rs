@@ -48,6 +48,8 @@ pub struct Draft {
     pub reverse_path: Option<Address>,
     /// At least one.
     pub recipients: Vec<Recipient>,
+    /// What they take of memory.
+    pub recipient_bytes: usize,
     /// What was said behind the reverse-path.
     pub parameters: MailParameters,
 }
@@ -121,14 +123,30 @@ struct Transaction {
     reverse_path: Option<Address>,
     parameters: MailParameters,
     recipients: Vec<Recipient>,
+    /// What they take of memory.
+    recipient_bytes: usize,
     /// A part of its content has come by BDAT.
     is_chunked: bool,
+}
+
+/// What one more recipient takes of memory, and again while its record is written.
+fn memory_of(Recipient { address, notify: _, orcpt }: &Recipient) -> usize {
+    let text = address.as_str().len() + orcpt.as_ref().map_or(0, |orcpt| orcpt.len());
+    2 * (size_of::<Recipient>() + text)
 }
 
 impl Transaction {
     fn draft(&self, (helo, protocol): &(String, Protocol)) -> Draft {
         let (reverse_path, recipients) = (self.reverse_path.clone(), self.recipients.clone());
-        Draft { helo: helo.clone(), protocol: *protocol, reverse_path, recipients, parameters: self.parameters.clone() }
+        let recipient_bytes = self.recipient_bytes;
+        Draft {
+            helo: helo.clone(),
+            protocol: *protocol,
+            reverse_path,
+            recipients,
+            recipient_bytes,
+            parameters: self.parameters.clone(),
+        }
     }
 }
 
@@ -152,6 +170,15 @@ impl<'a> Session<'a> {
     /// What it offers.
     pub fn offer(&self) -> &Offer {
         &self.offer
+    }
+
+    /// What the recipients take of memory, with the one that policy was asked about.
+    pub fn recipient_bytes(&self) -> usize {
+        let asked = match &self.asked {
+            Some(Asked::Rcpt(recipient)) => memory_of(recipient),
+            _ => 0,
+        };
+        self.transaction.as_ref().map_or(0, |transaction| transaction.recipient_bytes) + asked
     }
 
     /// Whether a message has begun.
@@ -314,8 +341,13 @@ impl<'a> Session<'a> {
         if size.is_some_and(|size| size > self.offer.message_bytes_max) {
             return Step::Say(Reply::too_large());
         }
-        self.asked =
-            Some(Asked::Mail(Transaction { reverse_path, parameters, recipients: Vec::new(), is_chunked: false }));
+        self.asked = Some(Asked::Mail(Transaction {
+            reverse_path,
+            parameters,
+            recipients: Vec::new(),
+            recipient_bytes: 0,
+            is_chunked: false,
+        }));
         Step::Ask(Question::Sender { size })
     }
 
@@ -364,6 +396,7 @@ impl<'a> Session<'a> {
             }
             Some(Asked::Rcpt(recipient)) => {
                 if let Some(transaction) = &mut self.transaction {
+                    transaction.recipient_bytes += memory_of(&recipient);
                     transaction.recipients.push(recipient);
                 }
                 Reply::recipient_ok()
@@ -438,6 +471,7 @@ pub fn refuse(refusal: Refusal) -> Reply {
     match refusal {
         Refusal::NotOurDomain => Reply::not_our_domain(),
         Refusal::Routed => Reply::routed(),
+        Refusal::Memory => Reply::insufficient_memory(),
         Refusal::Full => Reply::insufficient_storage(),
         Refusal::Disk => Reply::local_error(),
         Refusal::Loop => Reply::routing_loop(),
