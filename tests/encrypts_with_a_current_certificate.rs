@@ -82,7 +82,7 @@ fn without_its_certificate_a_relay_takes_mail_and_begins_tls_once_there_is_one()
     assert!(checked.stderr.contains("certificate: read "), "{checked}");
 
     let relay = Relay::before(primary.address()).flags(&flags).start();
-    assert!(relay.status().problems[0].contains("STARTTLS is not offered"), "{:?}", relay.status().problems);
+    assert!(relay.status().problems[0].contains("STARTTLS is missing"), "{:?}", relay.status().problems);
     let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
     assert!(client.say("STARTTLS").expect("it answers").is("454 4.7.0"));
     let reply = client.send(&Envelope::to("bob"), b"x\r\n").expect("the relay answers");

@@ -76,7 +76,9 @@ fn what_is_smuggled_into_data_byte_by_byte_is_neither_obeyed_nor_passed_on() {
         }
         let sent = [&*attempt.wire, END_AND_QUIT].concat();
         for byte in sent.chunks(1) {
-            client.raw(byte).expect("the relay reads");
+            if client.raw(byte).is_err() {
+                break; // it has closed: a CR or LF alone came some seconds ago
+            }
         }
         let verdict = stage.expect(&recipient, &read_data(&sent).expect("it ends").0);
         expect_replies(&mut client, &to_the_end(verdict), attempt);

@@ -101,7 +101,35 @@ fn a_primary_that_returns_with_less_gets_what_it_can_take_and_the_rest_is_held()
     let log = relay.log().whole();
     assert!(log.contains("capability: the primary offers no SMTPUTF8"), "{log}");
     assert!(log.contains("capability: the primary takes messages of 10000 bytes"), "{log}");
+    assert!(status.problems.iter().any(|problem| problem.contains("capability")), "{:?}", status.problems);
     assert_eq!((primary.violations(), status.primary.state), (Vec::new(), PrimaryState::Up));
+}
+
+#[test]
+fn the_longest_recipients_are_put_off_where_they_are_too_many_and_those_taken_arrive() {
+    let mut primary = Primary::start();
+    primary.offer(MODERN);
+    let relay = Relay::before(primary.address()).start();
+    relay.until(LIMIT, "the primary was seen", |status| status.capabilities.dsn);
+    primary.go_away();
+    let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
+    assert!(client.say("MAIL FROM:<ann@client.example> SMTPUTF8").expect("it answers").is("250"));
+    let (long, orcpt) = ("a".repeat(250), "\u{1f642}".repeat(120));
+    let mut taken = 0;
+    for number in 0..1000 {
+        let command = format!("RCPT TO:<{number}{long}@example.org> NOTIFY=NEVER ORCPT=utf-8;{orcpt}");
+        let reply = client.say(&command).expect("it answers");
+        assert!(reply.is("250") || reply.is("452 4.5.3"), "{number}: {reply}");
+        taken += usize::from(reply.is("250"));
+    }
+    assert!((100..1000).contains(&taken), "{taken} recipients");
+    assert!(client.say("DATA").expect("it answers").is("354"));
+    client.raw(b"x\r\n.\r\n").expect("the relay reads");
+    assert!(client.reply().expect("it answers").is("250 2.0.0"));
+    primary.return_now();
+    let done = relay.until(LIMIT, "all have it", |status| status.queue.messages == 0);
+    assert_eq!(done.account, Account { accepted: taken as u64, delivered: taken as u64, ..Account::default() });
+    assert!(primary.mails()[0].recipient_parameters[0].ends_with(&orcpt));
 }
 
 fn offered(relay: &Relay) -> Vec<String> {

@@ -85,7 +85,9 @@ fn arrived(primary: &Primary, prefix: &str) -> BTreeMap<String, String> {
 fn replies(relay: &Relay, pieces: &[&[u8]]) -> Vec<String> {
     let mut client = Client::connect(relay.smtp()).expect("the relay takes connections");
     for piece in pieces {
-        client.raw(piece).expect("the relay reads");
+        if client.raw(piece).is_err() {
+            break; // it has closed: a CR or LF alone came some seconds ago
+        }
     }
     let words = |reply: support::Reply| {
         let text = reply.to_string();

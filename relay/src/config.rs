@@ -180,7 +180,7 @@ fn check_limits(document: &Document) -> Result<(), ConfigError> {
     let limits = &document.limits;
     // RFC 5321 section 4.5.3.1.7 asks for 64 KiB at least.
     between("limits.messageSize", limits.message_size, Bytes(64 << 10), Bytes(2 << 30))?;
-    // Each takes some 20 KiB even if it does nothing.
+    // Each takes some 20 KiB even if it does nothing, and memory is asked for each (below).
     between("limits.connections", limits.connections, 1, 20_000)?;
     between("limits.connectionsPerClient", limits.connections_per_client, 1, 20_000)?;
     // RFC 5321 section 4.5.3.1.8 asks for 100 at least; a record's fields hold 1000 (spool/record.rs).
@@ -190,8 +190,10 @@ fn check_limits(document: &Document) -> Result<(), ConfigError> {
     between("limits.junkCommands", limits.junk_commands, 10, 10_000)?;
     // With all parameters that are offered, RCPT may have 1.6 KiB (RFC 3461 sections 4.1 and 4.2).
     between("limits.commandLine", limits.command_line, Bytes(2 << 10), Bytes(4 << 10))?;
-    within("limits.idleTimeout", limits.idle_timeout, "1s", "1h")?;
-    within("limits.busyTimeout", limits.busy_timeout, "1s", "1h")?;
+    // RFC 5321 section 4.5.3.2.7 asks for 5 minutes; below half a minute slow lines are cut off.
+    within("limits.idleTimeout", limits.idle_timeout, "30s", "1h")?;
+    // In the rush less is fair, but a lost packet is repeated only after a second, and again after two more.
+    within("limits.busyTimeout", limits.busy_timeout, "5s", "1h")?;
     within("limits.busyTimeoutBeforeMail", limits.busy_timeout_before_mail, "1s", "1h")?;
     // What the log needs to go on: a segment that is begun, its successor, and what is coming in at the moment.
     between("limits.freeSpace", limits.free_space, Bytes(192 << 20), Bytes(1 << 40))?;

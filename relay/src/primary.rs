@@ -4,7 +4,6 @@ pub mod mirror;
 pub mod monitor;
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File},
     io::{self, Write},
     net::IpAddr,
@@ -36,8 +35,6 @@ use crate::{
 
 /// In the data folder: what the primary offers, so that a restart while it is away forgets nothing.
 const OFFERS_FILE: &str = "primary-offers.json";
-/// Addresses of the primary that are remembered: more than any has.
-const ADDRESSES_MAX: usize = 64;
 
 /// A primary that sent something back does so again within this time, when it tries that message anew; one that did not is mended.
 const LOOPS_BACK_FOR: Duration = Duration::from_secs(3600);
@@ -48,9 +45,11 @@ pub struct Primary {
     hostname: String,
     patience: Patience,
     monitor: Mutex<Monitor>,
-    mirror: Mutex<Mirror>,
-    offers_file: PathBuf,
-    addresses: Mutex<BTreeSet<IpAddr>>,
+    mirror: Arc<Mutex<Mirror>>,
+    /// Who holds it may write it.
+    offers_file: Arc<Mutex<PathBuf>>,
+    /// Those that the configuration names instead of names.
+    addresses: Vec<IpAddr>,
     /// When it last brought what it got from us.
     sent_back_at: Mutex<Option<Instant>>,
     /// The probing task should look at its plans again.
@@ -72,9 +71,10 @@ impl Primary {
         let patience = Patience { connect: probe.connect_timeout.0, reply: probe.timeout.0 };
         let monitor = Mutex::new(Monitor::new(probe, Timestamp::now()));
         let offers_file = data.join(OFFERS_FILE);
-        let mirror = Mutex::new(Mirror::new(hosts.iter().map(name).collect(), remembered(&offers_file)));
+        let mirror = Mirror::new(hosts.iter().map(name).collect(), remembered(&offers_file));
+        let (mirror, offers_file) = (Arc::new(Mutex::new(mirror)), Arc::new(Mutex::new(offers_file)));
         let literals = hosts.iter().filter_map(|host| host.host.trim_matches(['[', ']']).parse().ok());
-        let addresses = Mutex::new(literals.map(|address: IpAddr| address.to_canonical()).collect());
+        let addresses = literals.map(|address: IpAddr| address.to_canonical()).collect();
         let replan = Notify::new();
         Self {
             hosts,
@@ -129,26 +129,24 @@ impl Primary {
 
     /// A connection got as far as EHLO: remembers its address, and what it offers.
     pub fn met(&self, hop: &Hop) {
-        let mut addresses = lock(&self.addresses);
-        if addresses.len() < ADDRESSES_MAX {
-            addresses.insert(hop.address);
+        if !lock(&self.mirror).note(&hop.name, hop.address, &hop.extensions, Timestamp::now()) {
+            return;
         }
-        drop(addresses);
-        let mut mirror = lock(&self.mirror);
-        if mirror.note(&hop.name, &hop.extensions, Timestamp::now()) {
-            let (file, document) = (self.offers_file.clone(), mirror.document());
-            drop(mirror);
-            tokio::task::spawn_blocking(move || {
-                if let Err(cause) = write(&file, &document) {
-                    tracing::warn!(file = %file.display(), %cause, "write what the primary offers");
-                }
-            });
-        }
+        let (file, mirror) = (self.offers_file.clone(), self.mirror.clone());
+        tokio::task::spawn_blocking(move || {
+            // One at a time, each with what is known by then: so the last one writes the newest.
+            let file = lock(&file);
+            let document = lock(&mirror).document();
+            if let Err(cause) = write(&file, &document) {
+                tracing::warn!(file = %file.display(), %cause, "write what the primary offers");
+            }
+        });
     }
 
     /// Whether this is an address of the primary, as far as it is known.
     pub fn has_address(&self, address: IpAddr) -> bool {
-        lock(&self.addresses).contains(&address.to_canonical())
+        let address = address.to_canonical();
+        self.addresses.contains(&address) || lock(&self.mirror).knows(address)
     }
 
     /// It brought what it got from us.
@@ -281,7 +279,8 @@ fn write(file: &Path, document: &mirror::Document) -> io::Result<()> {
     let mut written = File::create(&temporary)?;
     written.write_all(&serde_json::to_vec_pretty(document)?)?;
     written.sync_all()?;
-    fs::rename(&temporary, file)
+    fs::rename(&temporary, file)?;
+    File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn moment() -> Moment {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -102,8 +102,9 @@ impl Listeners {
     pub async fn bind(addresses: &Addresses) -> Result<Self, RunError> {
         let Addresses { smtp, proxied, observe, console } = addresses;
         let bound = |what, flag, address| move |source| RunError::Bind { what, flag, address, source };
-        // The same port on both families is two sockets; a port on [::] alone is one for both.
-        let has_v4 = |port| smtp.iter().chain(proxied).any(|other| other.is_ipv4() && other.port() == port);
+        // [::] takes IPv4 too, unless 0.0.0.0 is named for that.
+        let takes_v4 = |port| move |other: &SocketAddr| other.ip() == Ipv4Addr::UNSPECIFIED && other.port() == port;
+        let has_v4 = |port| smtp.iter().chain(proxied).any(takes_v4(port));
         let smtp_sockets = |what, flag, addresses: &[SocketAddr]| -> Result<Vec<_>, RunError> {
             let bind = |&address: &SocketAddr| {
                 let v6_only = address.port() != 0 && has_v4(address.port());

@@ -42,7 +42,7 @@ use self::{
     index::{Entry, Location},
     large::{LargeReader, LargeWriter},
     log::Limits,
-    record::{INLINE_CONTENT_BYTES_MAX, Kind},
+    record::{FIELDS_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, Kind},
     search::{Cursor, Hit},
     shared::Shared,
     wish::Wish,
@@ -190,7 +190,7 @@ impl Spool {
 }
 
 /// Once a message has a file of its own, its content goes there in pieces of this size at least.
-const PIECE_BYTES: usize = 16 << 10;
+const PIECE_BYTES: usize = 64 << 10;
 
 /// A message that is coming in. Dropped, it leaves nothing behind.
 pub struct Incoming {
@@ -249,6 +249,11 @@ impl Incoming {
         let (answer, answered) = oneshot::channel();
         let (id, is_large) = (self.id(), self.accepted.large_bytes.is_some());
         let (arrival, fields) = (self.accepted.arrival(), self.accepted.encode());
+        if fields.len() > FIELDS_BYTES_MAX {
+            // Who asked for this should have refused it: no reader would take such a record.
+            tracing::error!(%id, bytes = fields.len(), "an envelope is too large for a record");
+            return Err(NotKept::Disk);
+        }
         let wish = Wish::Accept { arrival, fields, content: self.content, is_copy: false };
         self.spool.orders.send(Order::Keep(wish, answer)).map_err(|_| NotKept::Disk)?;
         let outcome = answered.await.unwrap_or(Err(NotKept::Unknown));

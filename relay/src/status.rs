@@ -98,7 +98,7 @@ impl Parts {
         if counts.held > 0 {
             let held = counts.held;
             problems.push(format!(
-                "{held} messages are held: the primary refused a recipient for good, or stored bytes are damaged; the log says which."
+                "{held} messages are held: the primary refused a recipient for good, or no longer takes what it offered when they came (capability), or stored bytes are damaged; the log says which."
             ));
         }
         if self.primary.loops_back() {

@@ -215,14 +215,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             message_size: Bytes(50 << 20),
-            connections: 1000,
-            connections_per_client: 100,
+            connections: 1000, // as many as a busy hour of a large domain has; each takes some 20 KiB
+            connections_per_client: 100, // the largest senders come with some dozens
             recipients: 1000,
             errors: 20,
             junk_commands: 100,
             command_line: Bytes(2 << 10),
             idle_timeout: seconds(300),
-            busy_timeout: seconds(60),
+            busy_timeout: seconds(60), // docs/adr/0008
             busy_timeout_before_mail: seconds(10),
             memory: Bytes(96 << 20),
             free_space: Bytes(192 << 20),

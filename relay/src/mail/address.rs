@@ -47,6 +47,12 @@ impl Address {
         Ok(Self { text: text.into(), at })
     }
 
+    /// Reads one that was taken before, by whatever grammar was in force then.
+    pub fn stored(text: &str) -> Option<Self> {
+        let at = local_part_length(text.as_bytes()).filter(|at| text[*at..].starts_with('@'))?;
+        Some(Self { text: text.into(), at })
+    }
+
     /// `postmaster` alone, which belongs to a served domain (RFC 5321 section 4.5.1); its case is kept.
     pub fn postmaster_at(postmaster: &str, domain: &str) -> Self {
         Self { text: format!("{postmaster}@{domain}").into(), at: postmaster.len() }
@@ -205,6 +211,15 @@ mod tests {
         ] {
             assert_eq!(Address::parse(text), Err(cause), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_was_taken_by_a_laxer_grammar_is_still_read() {
+        for text in ["a@[2001:db8::1]", "a@[192.0.2.256]", "a@example.org.", r#""a b"@x"#] {
+            assert_eq!(Address::stored(text).map(|address| address.to_string()).as_deref(), Some(text));
+        }
+        assert_eq!(Address::stored("a"), None);
+        assert_eq!(Address::stored(""), None);
     }
 
     #[test]

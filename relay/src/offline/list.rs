@@ -75,9 +75,9 @@ fn row(fields: &[u8], part: &str) -> Option<Row> {
     let contains = |address: &str| address.to_lowercase().contains(part);
     let is_wanted = part.is_empty() || field::addresses(fields).any(contains);
     let path = field::reverse_path(fields);
-    let reverse_path = match path.map(Address::parse) {
-        Some(Ok(address)) => words::path(Some(&address)),
-        Some(Err(_)) => format!("<{}>", shown(path.unwrap_or_default())),
+    let reverse_path = match path.map(Address::stored) {
+        Some(Some(address)) => words::path(Some(&address)),
+        Some(None) => format!("<{}>", shown(path.unwrap_or_default())),
         None => words::path(None),
     };
     Some(Row { received: field::at(fields)?, reverse_path, is_wanted })

@@ -37,13 +37,34 @@ impl Domains {
 
 /// 550: a primary that trusts us, and reads `%`, `!` or a second `@` as a route, would be an open relay through us.
 ///
-/// Only what looks like a route is one: with a domain behind `%` or `@`, or before `!`.
+/// Only what looks like a route is one: with a host behind `%` or `@`, or before `!`. Such a primary may look through
+/// quotes, as we do here.
 pub fn is_no_route(recipient: &Address, _: &Facts) -> Result<(), Refusal> {
-    let local_part = recipient.local_part().trim_matches('"');
-    let leads_on = |rest: &str| a_labels(rest).is_some();
-    let behind = local_part.rsplit_once(['%', '@']).is_some_and(|(_, domain)| leads_on(domain));
-    let before = local_part.split_once('!').is_some_and(|(domain, _)| leads_on(domain));
-    if behind || before { Err(Refusal::Routed) } else { Ok(()) }
+    let local_part = unquoted(recipient.local_part());
+    let mut rest = local_part.as_str();
+    while let Some(place) = rest.find(['%', '@', '!']) {
+        let (before, behind) = (&rest[..place], &rest[place + 1..]);
+        let host = if rest[place..].starts_with('!') {
+            before
+        } else {
+            behind.split(['%', '@', '!', ':', ',']).next().unwrap_or_default()
+        };
+        if is_host(host) {
+            return Err(Refusal::Routed);
+        }
+        rest = behind;
+    }
+    Ok(())
+}
+
+/// Without its quotes, backslashes and blanks.
+fn unquoted(local_part: &str) -> String {
+    let inside = local_part.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(local_part);
+    inside.chars().filter(|c| *c != '\\' && *c != ' ').collect()
+}
+
+fn is_host(text: &str) -> bool {
+    text.starts_with('[') || a_labels(text.trim_matches('.')).is_some()
 }
 
 /// 550: never an open relay.
@@ -95,7 +116,18 @@ mod tests {
             ("50%&more", false),
             ("!", false),
             ("o'neil!x", false),
-            (r#""a @ b""#, false),
+            (r#""a + b""#, false),
+            (r#""a @ b""#, true),
+            ("bob%elsewhere.example.", true),
+            ("bob%elsewhere.example%", true),
+            ("elsewhere.example.!bob", true),
+            (r#""bob@elsewhere\.example""#, true),
+            (r#""bob\@elsewhere.example""#, true),
+            (r#""bob@[192.0.2.9]""#, true),
+            (r#""bob%[192.0.2.9]""#, true),
+            (r#""@elsewhere.example:bob""#, true),
+            ("%", false),
+            ("o'neil!#$%&*/?^`{|}~", false),
         ] {
             let recipient = Address::parse(&format!("{local_part}@example.org")).unwrap();
             assert_eq!(is_no_route(&recipient, &facts).is_err(), routed, "{local_part}");

@@ -1,6 +1,6 @@
 //! What the primary offers, and so what we may offer on its behalf. No I/O, no clock.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use backupmx_relay_api::status::Capabilities;
 use jiff::{SignedDuration, Timestamp};
@@ -26,7 +26,13 @@ pub struct Seen {
     eight_bit_mime: bool,
     smtputf8: bool,
     dsn: bool,
+    /// Its addresses, the last one that was met first.
+    #[serde(default)]
+    addresses: Vec<IpAddr>,
 }
+
+/// Addresses of one host that are remembered: more are rare, and an old one may be somebody else's by now.
+const ADDRESSES_MAX: usize = 4;
 
 /// What is known of all hosts.
 #[derive(Debug)]
@@ -44,13 +50,19 @@ impl Mirror {
     }
 
     /// Takes in an answer to EHLO. True if that is worth keeping.
-    pub fn note(&mut self, host: &str, extensions: &Extensions, now: Timestamp) -> bool {
+    pub fn note(&mut self, host: &str, address: IpAddr, extensions: &Extensions, now: Timestamp) -> bool {
         if !self.hosts.iter().any(|named| named == host) {
             return false;
         }
         let Offers { eight_bit_mime, smtputf8, dsn } = extensions.parameters;
         let size = extensions.size.filter(|limit| *limit > 0);
-        let new = Seen { at: now, size, eight_bit_mime, smtputf8, dsn };
+        let known = self.seen.get(host).map_or(&[][..], |seen| &seen.addresses);
+        let addresses = if known.contains(&address) {
+            known.to_vec()
+        } else {
+            [&[address], known].concat().into_iter().take(ADDRESSES_MAX).collect()
+        };
+        let new = Seen { at: now, size, eight_bit_mime, smtputf8, dsn, addresses };
         let is_known = self
             .seen
             .get(host)
@@ -59,6 +71,11 @@ impl Mirror {
             self.seen.insert(host.to_owned(), new);
         }
         !is_known
+    }
+
+    /// Whether a host was met at this address.
+    pub fn knows(&self, address: IpAddr) -> bool {
+        self.seen.values().any(|seen| seen.addresses.contains(&address))
     }
 
     /// What is to be kept on the volume.
@@ -95,8 +112,11 @@ impl Mirror {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     const NOON: &str = "2026-11-22T12:00:00Z";
 
     fn extensions(size: Option<u64>, smtputf8: bool) -> Extensions {
@@ -106,7 +126,7 @@ mod tests {
     fn mirror(seen: &[(&str, Extensions)]) -> Mirror {
         let mut mirror = Mirror::new(vec!["mx1:25".into(), "mx3:25".into()], Document::new());
         seen.iter().for_each(|(host, extensions)| {
-            mirror.note(host, extensions, NOON.parse().unwrap());
+            mirror.note(host, HERE, extensions, NOON.parse().unwrap());
         });
         mirror
     }
@@ -139,9 +159,9 @@ mod tests {
     fn what_is_known_survives_and_is_noted_again_only_when_it_changed_or_is_old() {
         let at = |time: &str| format!("2026-11-{time}:00:00Z").parse().unwrap();
         let mut mirror = mirror(&[("mx1:25", extensions(Some(9000), true))]);
-        assert!(!mirror.note("mx1:25", &extensions(Some(9000), true), at("23T11")));
-        assert!(mirror.note("mx1:25", &extensions(Some(9000), true), at("23T12")));
-        assert!(mirror.note("mx1:25", &extensions(Some(9000), false), at("23T13")));
+        assert!(!mirror.note("mx1:25", HERE, &extensions(Some(9000), true), at("23T11")));
+        assert!(mirror.note("mx1:25", HERE, &extensions(Some(9000), true), at("23T12")));
+        assert!(mirror.note("mx1:25", HERE, &extensions(Some(9000), false), at("23T13")));
         let text = serde_json::to_string(&mirror.document()).unwrap();
         let hosts = vec!["mx1:25".to_owned()];
         let again = Mirror::new(hosts.clone(), serde_json::from_str(&text).unwrap());
@@ -149,5 +169,18 @@ mod tests {
         assert_eq!(again.capabilities(1).seen_at.as_deref(), Some("2026-11-23T13:00:00Z"));
         let moved = Mirror::new(vec!["mx9:25".into()], again.document());
         assert_eq!(moved.capabilities(1).seen_at, None, "a primary of another name is another primary");
+    }
+
+    #[test]
+    fn the_last_addresses_of_a_host_are_known_also_to_the_next_process() {
+        let now = NOON.parse().unwrap();
+        let mut mirror = mirror(&[]);
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        for last in 1..=5 {
+            assert!(mirror.note("mx1:25", address(last), &extensions(None, true), now));
+        }
+        assert!(!mirror.note("mx1:25", address(2), &extensions(None, true), now));
+        let again = Mirror::new(vec!["mx1:25".into()], mirror.document());
+        assert_eq!([1, 2, 5, 9].map(|last| again.knows(address(last))), [false, true, true, false]);
     }
 }

@@ -49,12 +49,15 @@ pub struct Certificates {
     acceptor: TlsAcceptor,
 }
 
-/// What is in use.
-#[derive(Debug, Default)]
-struct Loaded {
-    keys: Vec<(Described, Arc<CertifiedKey>)>,
-    /// What the files held.
-    texts: Vec<Vec<u8>>,
+/// What is in use of each pair of files, in their order.
+type InUse = Vec<Pair>;
+
+/// What is in use of one pair of files.
+#[derive(Clone, Debug, Default)]
+struct Pair {
+    key: Option<(Described, Arc<CertifiedKey>)>,
+    /// What the files held when they were last looked at.
+    texts: Option<[Vec<u8>; 2]>,
     /// Why what they hold now is not in use.
     problem: Option<String>,
 }
@@ -116,10 +119,11 @@ impl Certificates {
 
     /// Whether TLS can begin.
     pub fn state(&self) -> Tls {
-        match (self.files.is_empty(), self.chosen.0.load().keys.is_empty()) {
+        let has_key = self.chosen.0.load().iter().any(|pair| pair.key.is_some());
+        match (self.files.is_empty(), has_key) {
             (true, _) => Tls::Absent,
-            (false, true) => Tls::Broken,
-            (false, false) => Tls::Ready,
+            (false, false) => Tls::Broken,
+            (false, true) => Tls::Ready,
         }
     }
 
@@ -130,54 +134,65 @@ impl Certificates {
 
     /// Those in use.
     pub fn described(&self) -> Vec<Described> {
-        self.chosen.0.load().keys.iter().map(|(described, _)| described.clone()).collect()
+        keys(&self.chosen.0.load()).map(|(described, _)| described.clone()).collect()
     }
 
     /// What a person should look at, a sentence each.
     pub fn problems(&self, now: Timestamp) -> Vec<String> {
-        let loaded = self.chosen.0.load();
-        let unusable = loaded.problem.iter().map(|problem| match loaded.keys.is_empty() {
-            true => format!("STARTTLS is not offered: {problem}; mend the file, it is read again by itself."),
-            false => format!("A new certificate is not in use, and the old one still is: {problem}; mend the file, it is read again by itself."),
+        let in_use = self.chosen.0.load();
+        let unusable = in_use.iter().filter_map(|pair| {
+            let (problem, cure) = (pair.problem.as_ref()?, "mend the file, it is read again by itself");
+            Some(match &pair.key {
+                None => format!("A certificate for STARTTLS is missing: {problem}; {cure}."),
+                Some(_) => format!("A new certificate is not in use, and the old one still is: {problem}; {cure}."),
+            })
         });
         let soon = |described: &&Described| described.not_after.as_second() - now.as_second() < EXPIRES_SOON_SECONDS;
-        let expiring = loaded.keys.iter().map(|(described, _)| described).filter(soon);
+        let expiring = keys(&in_use).map(|(described, _)| described).filter(soon);
         let expiring = expiring.map(|Described { name, not_after }| {
             format!("The certificate of {name} holds until {not_after}; renew it, the file is read again by itself.")
         });
         unusable.chain(expiring).collect()
     }
 
-    /// Reads the files, and takes what they hold if it is new and can be used. Blocks.
+    /// Reads the files, and takes what they hold if it is new and can be used; each pair for itself. Blocks.
     fn look(&self) {
         let old = self.chosen.0.load();
-        let texts: Result<Vec<_>, _> =
-            self.files.iter().flat_map(|files| [&files.certificate, &files.key]).map(|path| content(path)).collect();
-        let loaded = match texts {
-            Ok(texts) if texts == old.texts => return,
-            Ok(texts) => {
-                let keys = self.files.iter().zip(texts.chunks_exact(2));
-                let keys = keys.map(|(files, pair)| load(files, &pair[0], &pair[1])).collect::<Result<Vec<_>, _>>();
-                keys.map(|keys| (keys, texts.clone())).map_err(|cause| (cause, texts))
-            }
-            Err(cause) => Err((cause, Vec::new())),
-        };
-        let loaded = match loaded {
-            Ok((keys, texts)) => {
-                let names = keys.iter().map(|(described, _)| described.name.as_str()).collect::<Vec<_>>().join(",");
-                tracing::info!(names, "certificates are in use");
-                Loaded { keys, texts, problem: None }
-            }
-            Err((cause, texts)) => {
-                let problem = cause.to_string();
-                if old.problem.as_ref() != Some(&problem) {
-                    tracing::error!(%cause, "certificate cannot be used");
-                }
-                Loaded { keys: old.keys.clone(), texts, problem: Some(problem) }
-            }
-        };
-        self.chosen.0.store(Arc::new(loaded));
+        let pairs = self.files.iter().enumerate();
+        let new = pairs.map(|(place, files)| look_at(files, old.get(place).cloned().unwrap_or_default())).collect();
+        self.chosen.0.store(Arc::new(new));
     }
+}
+
+/// What is in use of these files from now on.
+fn look_at(files: &Files, old: Pair) -> Pair {
+    let texts = match (content(&files.certificate), content(&files.key)) {
+        (Ok(certificate), Ok(key)) => [certificate, key],
+        (Err(cause), _) | (_, Err(cause)) => return Pair { texts: None, ..refused(old, &cause) },
+    };
+    if old.texts.as_ref() == Some(&texts) {
+        return old;
+    }
+    match load(files, &texts[0], &texts[1]) {
+        Ok(key) => {
+            tracing::info!(name = key.0.name, not_after = %key.0.not_after, "certificate is in use");
+            Pair { key: Some(key), texts: Some(texts), problem: None }
+        }
+        Err(cause) => Pair { texts: Some(texts), ..refused(old, &cause) },
+    }
+}
+
+/// The old one stays in use. It is logged once.
+fn refused(old: Pair, cause: &CertificateError) -> Pair {
+    let problem = cause.to_string();
+    if old.problem.as_ref() != Some(&problem) {
+        tracing::error!(%cause, "certificate cannot be used");
+    }
+    Pair { problem: Some(problem), ..old }
+}
+
+fn keys(in_use: &InUse) -> impl Iterator<Item = &(Described, Arc<CertifiedKey>)> {
+    in_use.iter().filter_map(|pair| pair.key.as_ref())
 }
 
 /// For `check-config`: whether these can be used.
@@ -224,16 +239,16 @@ fn describe(certificate: &CertificateDer<'_>) -> Result<Described, String> {
 
 /// Chooses by the name that the client asks for.
 #[derive(Debug)]
-struct Chosen(ArcSwap<Loaded>);
+struct Chosen(ArcSwap<InUse>);
 
 impl ResolvesServerCert for Chosen {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let loaded = self.0.load();
+        let in_use = self.0.load();
         let named = hello.server_name().and_then(|name| {
             let name = ServerName::try_from(name).ok()?;
-            loaded.keys.iter().find(|(_, key)| fits(key, &name))
+            keys(&in_use).find(|(_, key)| fits(key, &name))
         });
-        named.or(loaded.keys.first()).map(|(_, key)| key.clone())
+        named.or(keys(&in_use).next()).map(|(_, key)| key.clone())
     }
 }
 
@@ -327,12 +342,29 @@ mod tests {
         let files =
             vec![write(folder.path(), "a", &["a.example"]), write(folder.path(), "b", &["b.example", "*.c.example"])];
         let certificates = Certificates::new(files).unwrap();
-        let loaded = certificates.chosen.0.load();
+        let in_use = certificates.chosen.0.load();
         for (asked, place) in
             [("a.example", Some(0)), ("b.example", Some(1)), ("x.c.example", Some(1)), ("d.example", None)]
         {
             let name = ServerName::try_from(asked).unwrap();
-            assert_eq!(loaded.keys.iter().position(|(_, key)| fits(key, &name)), place, "{asked}");
+            assert_eq!(keys(&in_use).position(|(_, key)| fits(key, &name)), place, "{asked}");
         }
+    }
+
+    #[test]
+    fn one_pair_that_cannot_be_used_leaves_the_others_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (write(folder.path(), "a", &["a.example"]), write(folder.path(), "b", &["b.example"]));
+        fs::write(&a.certificate, "junk").unwrap();
+        let certificates = Certificates::new(vec![a, b]).unwrap();
+        assert_eq!((names(&certificates), certificates.state()), (vec!["b.example".to_owned()], Tls::Ready));
+        write(folder.path(), "b", &["c.example"]);
+        certificates.look();
+        assert_eq!(names(&certificates), ["c.example"]);
+        let problems = certificates.problems(Timestamp::now());
+        assert!(problems.len() == 1 && problems[0].contains("a.crt"), "{problems:?}");
+        write(folder.path(), "a", &["a.example"]);
+        certificates.look();
+        assert_eq!(names(&certificates), ["a.example", "c.example"]);
     }
 }

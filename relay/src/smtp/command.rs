@@ -69,6 +69,8 @@ pub enum BadCommand {
     ControlCharacter,
     /// The verb is known, its arguments do not follow this grammar.
     Arguments(&'static str),
+    /// EHLO or HELO without a name.
+    Hello(&'static str),
     /// A path of bytes that are no UTF-8.
     NotUtf8,
     /// The reverse-path is no path.
@@ -97,8 +99,8 @@ impl Command {
         let (verb, rest) = line.split_at(verb_length);
         let rest = rest.trim_ascii();
         match verb.to_ascii_uppercase().as_slice() {
-            b"EHLO" => client_name(rest).map(Self::Ehlo).ok_or(BadCommand::Arguments("EHLO name")),
-            b"HELO" => client_name(rest).map(Self::Helo).ok_or(BadCommand::Arguments("HELO name")),
+            b"EHLO" => client_name(rest).map(Self::Ehlo).ok_or(BadCommand::Hello("EHLO name")),
+            b"HELO" => client_name(rest).map(Self::Helo).ok_or(BadCommand::Hello("HELO name")),
             b"MAIL" => mail(rest),
             b"RCPT" => rcpt(rest),
             b"DATA" => alone(Self::Data, rest, "DATA"),
@@ -261,7 +263,9 @@ mod tests {
 
     #[test]
     fn what_is_no_command_is_refused_with_its_reason() {
-        use BadCommand::{Arguments, Chunk, ControlCharacter, Http, NotUtf8, Parameter, Recipient, Sender, Unknown};
+        use BadCommand::{
+            Arguments, Chunk, ControlCharacter, Hello, Http, NotUtf8, Parameter, Recipient, Sender, Unknown,
+        };
         const SYNTAX: BadAddress = BadAddress::Syntax;
         for (line, expected) in [
             (&b""[..], Unknown),
@@ -283,7 +287,7 @@ mod tests {
             (b"BDAT 5 FIRST", Chunk),
             (b"BDAT 5 LAST LAST", Chunk),
             (b"BDAT 0x10", Chunk),
-            (b"EHLO", Arguments("EHLO name")),
+            (b"EHLO", Hello("EHLO name")),
             (b"VRFY", Arguments("VRFY address")),
             (b"MAIL", Arguments("MAIL FROM:<address> [parameters]")),
             (b"MAIL TO:<a@b.example>", Arguments("MAIL FROM:<address> [parameters]")),

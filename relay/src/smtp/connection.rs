@@ -131,8 +131,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         Err(Ended::Wire(WireError::Idle)) => connection.say(&Reply::idle()),
         Err(Ended::Unanswerable) => return, // no reply would be true: close without one
         Err(Ended::Wire(cause)) => {
-            if matches!(cause, WireError::Tls(_)) {
-                connection.count("tls_handshake");
+            match cause {
+                WireError::Tls(_) => connection.count("tls_handshake"),
+                _ if connection.promise.is_some() => connection.count("vanished"), // in the middle of a message
+                _ => {}
             }
             tracing::debug!(%client, %cause, "session ended");
             return;
@@ -281,8 +283,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         if !self.door.domains.contain(domain) {
             return Reply::etrn_foreign();
         }
-        if self.door.spool.counts().messages == 0 {
-            return Reply::etrn_nothing();
+        if self.door.queue.waiting() == 0 {
+            return Reply::etrn_nothing(); // what is held waits for a person
         }
         let messages = self.door.queue.flush();
         self.door.primary.probe_at_once();
@@ -466,6 +468,22 @@ mod tests {
                 assert_eq!(begun.elapsed().as_secs(), 300);
             }
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_no_replies_is_not_waited_for_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let (door, places, stop) = (door(folder.path()), places(10), CancellationToken::new());
+        // Too narrow for the greeting, and for a reply to what follows it: a minute, and then the last word.
+        for (width, said, seconds) in [(30, "EHLO c\r\n", 63), (40, "QUIT\r\n", 3), (40, "GET / HTTP/1.1\r\n", 3)] {
+            let (mut client, server) = tokio::io::duplex(width);
+            let begun = Instant::now();
+            tokio::join!(serve(server, visitor(&places), &door, &stop), async {
+                client.write_all(said.as_bytes()).await.unwrap();
+            });
+            assert_eq!(begun.elapsed().as_secs(), seconds, "{said:?}");
+            drop(client);
+        }
     }
 
     #[tokio::test(start_paused = true)]

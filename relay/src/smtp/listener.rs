@@ -86,7 +86,7 @@ pub async fn run(entrance: Entrance, hall: Arc<Hall>, stop: CancellationToken) {
         let _ = stream.set_nodelay(true); // replies are small and written at once; Nagle would only delay them
         let (hall, stop) = (hall.clone(), stop.clone());
         let Some(proxies) = &proxies else {
-            sessions.spawn(async move { hall.welcome(stream, peer, Vec::new(), &stop).await });
+            sessions.spawn(async move { hall.welcome(stream, Guest::Client(peer), Vec::new(), &stop).await });
             continue;
         };
         let place = waiting.clone().try_acquire_owned().ok().filter(|_| proxies.contain(peer));
@@ -102,7 +102,8 @@ pub async fn run(entrance: Entrance, hall: Arc<Hall>, stop: CancellationToken) {
             };
             drop(place);
             match heard {
-                Some((client, said)) => hall.welcome(stream, client.unwrap_or(peer), said, &stop).await,
+                Some((Some(client), said)) => hall.welcome(stream, Guest::Client(client), said, &stop).await,
+                Some((None, said)) => hall.welcome(stream, Guest::Proxy(peer), said, &stop).await,
                 None => hall.turn_away_proxy(peer, "it sent no PROXY header"),
             }
         });
@@ -132,15 +133,28 @@ async fn header(stream: &mut TcpStream) -> Option<(Option<IpAddr>, Vec<u8>)> {
     Some((client, input.split_off(length)))
 }
 
+/// Who comes.
+#[derive(Clone, Copy)]
+enum Guest {
+    /// Somebody with mail.
+    Client(IpAddr),
+    /// A proxy that speaks for itself, to see whether we live: no sign that senders fail at the primary.
+    Proxy(IpAddr),
+}
+
 impl Hall {
-    async fn welcome(&self, stream: TcpStream, client: IpAddr, said: Vec<u8>, stop: &CancellationToken) {
+    async fn welcome(&self, stream: TcpStream, guest: Guest, said: Vec<u8>, stop: &CancellationToken) {
+        let (Guest::Client(client) | Guest::Proxy(client)) = guest;
         let client = client.to_canonical();
         let Some(place) = self.places.admit(client, std::time::Instant::now()) else {
             return self.turn_away(stream, client).await;
         };
         self.door.metrics.sessions.inc();
-        self.door.primary.client_connected();
-        let name = self.names.as_ref().map_or_else(ClientName::none, |names| names.look_up(client));
+        let names = self.names.as_ref().filter(|_| matches!(guest, Guest::Client(_)));
+        let name = names.map_or_else(ClientName::none, |names| names.look_up(client));
+        if matches!(guest, Guest::Client(_)) {
+            self.door.primary.client_connected();
+        }
         connection::serve(stream, Visitor { address: client, name, said, place }, &self.door, stop).await;
         self.door.metrics.sessions.dec();
     }

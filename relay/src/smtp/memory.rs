@@ -5,11 +5,15 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// What each session has without asking: a command line and its replies, a small read and what it adds to the content, and
-/// a few recipients. So each comes forward, however much the others take.
-pub const OWN_BYTES: usize = (4 << 10) + 2 * NARROW_READ_BYTES + OWN_RECIPIENT_BYTES;
+/// What each session has without asking: a command line and its replies, a small read and what it adds to the content, a
+/// few recipients, and TLS. So each comes forward, however much the others take.
+pub const OWN_BYTES: usize = (4 << 10) + 2 * NARROW_READ_BYTES + OWN_RECIPIENT_BYTES + TLS_BYTES;
 /// The recipients of a usual message; what more take counts.
 const OWN_RECIPIENT_BYTES: usize = 4 << 10;
+/// What a session may hold of recipients and content, its reads included; beyond it content goes to its file.
+pub const SESSION_BYTES_MAX: usize = 320 << 10;
+/// What TLS holds: a record on its way in and one on its way out, each of 16 KiB and some.
+const TLS_BYTES: usize = 36 << 10;
 /// A read while content comes in: several network packets of it.
 pub const READ_BYTES: usize = 32 << 10;
 /// The same where memory is used up.

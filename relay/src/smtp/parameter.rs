@@ -29,8 +29,8 @@ pub struct RcptParameters {
 
 /// RFC 3461 section 4.4.
 const ENVID_CHARACTERS_MAX: usize = 100;
-/// RFC 3461 section 4.2.
-const ORCPT_CHARACTERS_MAX: usize = 500;
+/// RFC 3461 section 4.2 has 500 characters; outside ASCII, too, what is kept is bytes.
+const ORCPT_BYTES_MAX: usize = 500;
 
 const DOUBLED: BadCommand = BadCommand::Arguments("each parameter once");
 
@@ -164,14 +164,14 @@ fn notify(value: &[u8]) -> Option<Notify> {
     Some(notify)
 }
 
-/// `rfc822;` with xtext, or `utf-8;` with the forms of RFC 6533 section 3, of which xtext is one.
+/// `rfc822;` with xtext, or `utf-8;` with the forms of RFC 6533 section 3.
 fn orcpt(value: &[u8]) -> Option<Box<str>> {
     let text = str::from_utf8(value).ok()?;
     let (kind, address) = text.split_once(';')?;
     let is_atom = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     let is_utf8 = kind.eq_ignore_ascii_case("utf-8");
     let is_good = if is_utf8 { is_utf8_address(address) } else { is_xtext(address.as_bytes()) };
-    let fits = is_atom && is_good && !address.is_empty() && text.chars().count() <= ORCPT_CHARACTERS_MAX;
+    let fits = is_atom && is_good && !address.is_empty() && text.len() <= ORCPT_BYTES_MAX;
     fits.then(|| text.into())
 }
 
@@ -190,9 +190,30 @@ fn is_xtext(text: &[u8]) -> bool {
     true
 }
 
-/// RFC 6533 section 3: characters outside ASCII as they are or as `\x{…}`, the rest printable.
+/// RFC 6533 section 3: characters outside ASCII as they are or as `\x{…}`; of the others, neither `+` nor `=`.
 fn is_utf8_address(text: &str) -> bool {
-    text.chars().all(|c| matches!(c, '!'..='~') || (!c.is_ascii() && !c.is_control()))
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        rest = match first {
+            '\\' => match embedded(rest) {
+                Some(behind) => behind,
+                None => return false,
+            },
+            '+' | '=' => return false,
+            '!'..='~' => &rest[1..],
+            _ if first.is_ascii() || first.is_control() => return false,
+            _ => &rest[first.len_utf8()..],
+        };
+    }
+    true
+}
+
+/// What stands behind a `\x{…}` that names a character.
+fn embedded(text: &str) -> Option<&str> {
+    let (digits, behind) = text.strip_prefix("\\x{")?.split_once('}')?;
+    let is_hexadecimal =
+        (2..=6).contains(&digits.len()) && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
+    char::from_u32(u32::from_str_radix(digits, 16).ok()?).filter(|_| is_hexadecimal).map(|_| behind)
 }
 
 #[cfg(test)]
@@ -270,6 +291,12 @@ mod tests {
             "ORCPT=x",
             "ORCPT=;x",
             "ORCPT=rfc822;",
+            "ORCPT=utf-8;a+b@x",
+            "ORCPT=utf-8;a=b",
+            r"ORCPT=utf-8;a\b",
+            r"ORCPT=utf-8;\x{zz}",
+            r"ORCPT=utf-8;\x{110000}",
+            r"ORCPT=utf-8;\x{FC",
             "ORCPT=rfc822;jürgen@x",
             "ORCPT=rfc822;a=b",
             &long_orcpt,

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     connection::{Connection, Ended, Said},
     data::{ChunkReader, DataReader, Fault},
-    memory::{NARROW_READ_BYTES, READ_BYTES, beyond_own},
+    memory::{NARROW_READ_BYTES, READ_BYTES, SESSION_BYTES_MAX, beyond_own},
     parameter::MailParameters,
     reply::Reply,
     session::{Chunk, Draft, refuse},
@@ -166,7 +166,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// to its file early.
     async fn memory_for_a_read(&mut self, message: &mut Message) -> usize {
         let (envelope_bytes, content) = (message.envelope_bytes, message.incoming.buffer());
-        if !self.share.resize(envelope_bytes + content.len() + 2 * READ_BYTES) {
+        let wanted_bytes = envelope_bytes + content.len() + 2 * READ_BYTES;
+        if wanted_bytes > SESSION_BYTES_MAX || !self.share.resize(wanted_bytes) {
             if !content.is_empty() {
                 message.spill_now().await;
             }

@@ -177,6 +177,16 @@ impl Reply {
         Self::refusal(501, "5.5.4", "syntax", format!("Syntax: {syntax}"))
     }
 
+    /// EHLO or HELO without a name; replies to these have no enhanced code (RFC 2034 section 4).
+    pub fn bad_hello(syntax: &'static str) -> Self {
+        Self::refusal(501, "", "syntax", format!("Syntax: {syntax}"))
+    }
+
+    /// An address of bytes that no extension allows.
+    pub fn not_utf8() -> Self {
+        Self::refusal(553, "5.6.7", "smtputf8", "Addresses are ASCII, or with SMTPUTF8 in UTF-8; this one is neither")
+    }
+
     /// BDAT of which nobody knows where it ends; what follows it must not be taken for commands.
     pub fn bad_chunk() -> Self {
         Self::refusal(

@@ -129,6 +129,9 @@ struct Transaction {
     is_chunked: bool,
 }
 
+/// What the recipients of one message may take of memory: a thousand of a usual length.
+const RECIPIENT_BYTES_MAX: usize = 256 << 10;
+
 /// What one more recipient takes of memory, and again while its record is written.
 fn memory_of(Recipient { address, notify: _, orcpt }: &Recipient) -> usize {
     let text = address.as_str().len() + orcpt.as_ref().map_or(0, |orcpt| orcpt.len());
@@ -213,8 +216,8 @@ impl<'a> Session<'a> {
                 | Command::Noop
                 | Command::Vrfy
                 | Command::Help
-                | Command::Etrn(_)
-        );
+                | Command::Bdat { bytes: 0, is_last: false }
+        ) || matches!(command, Command::Etrn(_) if !self.offer.etrn);
         self.junk_commands += u32::from(is_junk);
         (is_junk || matches!(command, Command::Rcpt { .. })) && self.junk_commands >= self.terms.junk_commands_max
     }
@@ -224,7 +227,8 @@ impl<'a> Session<'a> {
             BadCommand::Unknown => Reply::unknown_command(),
             BadCommand::ControlCharacter => Reply::bad_line("Control character inside a command"),
             BadCommand::Arguments(syntax) => Reply::bad_arguments(syntax),
-            BadCommand::NotUtf8 => Reply::needs_smtputf8(self.offer.parameters.smtputf8),
+            BadCommand::Hello(syntax) => Reply::bad_hello(syntax),
+            BadCommand::NotUtf8 => Reply::not_utf8(),
             BadCommand::Sender(BadAddress::Syntax | BadAddress::TooLong) => Reply::bad_sender(),
             BadCommand::Recipient(BadAddress::Syntax | BadAddress::TooLong) => Reply::bad_recipient(),
             BadCommand::Parameter => Reply::unknown_parameter(),
@@ -377,7 +381,11 @@ impl<'a> Session<'a> {
             }
         };
         let RcptParameters { notify, orcpt } = parameters;
-        self.asked = Some(Asked::Rcpt(Recipient { address, notify, orcpt }));
+        let recipient = Recipient { address, notify, orcpt };
+        if transaction.recipient_bytes + memory_of(&recipient) > RECIPIENT_BYTES_MAX {
+            return Step::Say(Reply::too_many_recipients());
+        }
+        self.asked = Some(Asked::Rcpt(recipient));
         Step::Ask(question)
     }
 
@@ -385,8 +393,8 @@ impl<'a> Session<'a> {
     pub fn decided(&mut self, verdict: Result<(), Refusal>) -> Reply {
         let asked = self.asked.take();
         if let Err(refusal) = verdict {
-            // A refused recipient is no mistake, but who names one after the other is looking for an open relay.
-            self.junk_commands += u32::from(matches!(asked, Some(Asked::Rcpt(_))));
+            // A recipient that is not ours is no mistake, but who names one after the other is looking for an open relay.
+            self.junk_commands += u32::from(matches!(refusal, Refusal::NotOurDomain | Refusal::Routed));
             return refuse(refusal);
         }
         match asked {

@@ -20,8 +20,8 @@ const LINE_READ_BYTES: usize = 2048;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For the handshake: two round trips and some arithmetic, over a bad line.
 const TLS_TIMEOUT: Duration = Duration::from_secs(30);
-/// What a client still says after our last word is read over for so long.
-const HEAR_OUT_TIMEOUT: Duration = Duration::from_secs(2);
+/// For our last word to be taken, and for what a client still says while it is on its way. Its place is not free before.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// What a TLS handshake begins with (RFC 8446 section 5.1), and no command does.
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -167,24 +167,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Sends what is left and closes our side.
     pub async fn close(mut self) {
-        if self.flush().await.is_ok() {
-            let _ = timeout(WRITE_TIMEOUT, self.stream.shutdown()).await;
-        }
+        let close = async {
+            self.flush().await?;
+            Ok::<_, WireError>(self.stream.shutdown().await?)
+        };
+        let _ = timeout(CLOSE_TIMEOUT, close).await;
     }
 
     /// The same towards a client that may still be talking: a socket that is closed with words unread takes back what it
     /// said last, and then the client would not know why, and come again.
     pub async fn close_upon(mut self) {
-        if self.flush().await.is_err() {
-            return;
-        }
         let mut unheard = [0; 4096];
         let hear_out = async {
+            self.flush().await?;
             self.stream.shutdown().await?;
             while self.stream.read(&mut unheard).await? > 0 {}
-            io::Result::Ok(())
+            Ok::<_, WireError>(())
         };
-        let _ = timeout(HEAR_OUT_TIMEOUT, hear_out).await;
+        let _ = timeout(CLOSE_TIMEOUT, hear_out).await;
     }
 }
 
