@@ -189,9 +189,6 @@ impl Spool {
     }
 }
 
-/// Once a message has a file of its own, its content goes there in pieces of this size at least.
-const PIECE_BYTES: usize = 64 << 10;
-
 /// A message that is coming in. Dropped, it leaves nothing behind.
 pub struct Incoming {
     spool: Spool,
@@ -206,7 +203,7 @@ impl Incoming {
         self.accepted.envelope.id
     }
 
-    /// Where content is appended. Call [`Incoming::spill`] after each piece.
+    /// Where content is appended. Call [`Incoming::spill`] after each read.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.content
     }
@@ -216,10 +213,10 @@ impl Incoming {
         self.accepted.line_end_added = true;
     }
 
-    /// Moves the buffer to a file of its own once it is larger than a record may be.
-    pub async fn spill(&mut self) -> Result<(), NotKept> {
-        // Once there is a file, memory is better used for others.
-        let bytes_max = if self.large.is_some() { PIECE_BYTES } else { INLINE_CONTENT_BYTES_MAX };
+    /// Moves the buffer to a file of its own once it is larger than a record may be, and from then on in pieces of
+    /// `piece_bytes` at least.
+    pub async fn spill(&mut self, piece_bytes: usize) -> Result<(), NotKept> {
+        let bytes_max = if self.large.is_some() { piece_bytes } else { INLINE_CONTENT_BYTES_MAX };
         if self.content.len() > bytes_max { self.spill_now().await } else { Ok(()) }
     }
 
@@ -234,7 +231,6 @@ impl Incoming {
         });
         let (large, mut content) = written.await.map_err(|cause| log_write(&cause))?;
         content.clear();
-        content.shrink_to(PIECE_BYTES);
         (self.large, self.content) = (Some(large), content);
         Ok(())
     }

@@ -71,7 +71,7 @@ impl Message {
         let trace = trace(&envelope);
         let mut incoming = spool.begin(envelope, trace);
         incoming.buffer().extend_from_slice(&self.content);
-        incoming.spill().await.expect("the spool takes content");
+        incoming.spill(usize::MAX).await.expect("the spool takes content");
         incoming.keep().await.expect("the spool keeps a message").id()
     }
 

@@ -19,6 +19,11 @@ pub const READ_BYTES: usize = 32 << 10;
 /// The same where memory is used up.
 pub const NARROW_READ_BYTES: usize = 4 << 10;
 
+/// Large content goes to its file in pieces of this size while there is memory enough: fewer calls, and so faster.
+const PIECE_BYTES: usize = 192 << 10;
+/// The same while it is scarce, so that more sessions have some.
+const SCARCE_PIECE_BYTES: usize = 16 << 10;
+
 /// What recipients that take so much count for.
 pub fn beyond_own(recipient_bytes: usize) -> usize {
     recipient_bytes.saturating_sub(OWN_RECIPIENT_BYTES)
@@ -36,6 +41,12 @@ impl Memory {
     pub fn new(bytes_max: usize, sessions_max: usize) -> Arc<Self> {
         let own = OWN_BYTES.saturating_mul(sessions_max);
         Arc::new(Self { used: AtomicUsize::new(0), bytes_max: bytes_max.saturating_sub(own) })
+    }
+
+    /// In which pieces large content is to go to its file.
+    pub fn piece_bytes(&self) -> usize {
+        let is_scarce = self.used.load(Ordering::Relaxed) > self.bytes_max / 2;
+        if is_scarce { SCARCE_PIECE_BYTES } else { PIECE_BYTES }
     }
 
     /// A session's share: nothing yet.

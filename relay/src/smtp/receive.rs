@@ -165,14 +165,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Makes room in memory for the next read, and for what it adds to the content. Where memory is used up, content goes
     /// to its file early.
     async fn memory_for_a_read(&mut self, message: &mut Message) -> usize {
-        let (envelope_bytes, content) = (message.envelope_bytes, message.incoming.buffer());
-        let wanted_bytes = envelope_bytes + content.len() + 2 * READ_BYTES;
+        let wanted_bytes = message.bytes_with_a_read();
         if wanted_bytes > SESSION_BYTES_MAX || !self.share.resize(wanted_bytes) {
-            if !content.is_empty() {
-                message.spill_now().await;
-            }
-            if !self.share.resize(envelope_bytes + 2 * READ_BYTES) {
-                self.share.resize(envelope_bytes);
+            message.spill_now().await;
+            message.incoming.buffer().shrink_to(READ_BYTES);
+            if !self.share.resize(message.bytes_with_a_read()) {
+                self.share.resize(message.envelope_bytes);
                 message.incoming.buffer().shrink_to(NARROW_READ_BYTES);
                 return NARROW_READ_BYTES;
             }
@@ -183,8 +181,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// After each read: large content goes to its file, and more room on the volume is promised if it is needed.
     async fn put_away(&mut self, message: &mut Message, content_bytes: u64) {
-        message.spill().await;
         let door = self.door;
+        let piece_bytes = door.memory.piece_bytes();
+        message.spill(piece_bytes).await;
+        message.incoming.buffer().shrink_to(piece_bytes);
         let has_room = |promised| door.has_room(promised);
         let is_covered = self.promise.as_mut().is_none_or(|promise| promise.covers(content_bytes, has_room));
         if !is_covered && message.written.is_ok() {
@@ -231,15 +231,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 }
 
 impl Message {
-    async fn spill(&mut self) {
+    async fn spill(&mut self, piece_bytes: usize) {
         if self.written.is_ok() {
-            self.written = self.incoming.spill().await;
+            self.written = self.incoming.spill(piece_bytes).await;
         } else {
             self.incoming.buffer().clear(); // what could not be taken once is only read over
         }
     }
 
+    /// What it takes of memory, and a read more.
+    fn bytes_with_a_read(&mut self) -> usize {
+        let content = self.incoming.buffer();
+        self.envelope_bytes + content.capacity().max(content.len() + READ_BYTES) + READ_BYTES
+    }
+
     async fn spill_now(&mut self) {
+        if self.incoming.buffer().is_empty() {
+            return; // a file that may never be needed
+        }
         if self.written.is_ok() {
             self.written = self.incoming.spill_now().await;
         }

@@ -66,7 +66,7 @@ async fn keep(spool: &Spool, content: &[u8], recipients: usize) -> Result<Messag
     let mut incoming = spool.begin(envelope, trace);
     for piece in content.chunks(100_000) {
         incoming.buffer().extend_from_slice(piece);
-        incoming.spill().await?;
+        incoming.spill(1 << 16).await?;
     }
     incoming.keep().await.map(|receipt| receipt.id())
 }
@@ -300,7 +300,7 @@ async fn what_was_never_answered_leaves_nothing_behind() {
     let field::Accepted { envelope, trace, .. } = field::tests::accepted(MessageId::new(), 1);
     let mut incoming = spool.begin(envelope, trace);
     incoming.buffer().extend_from_slice(&vec![b'x'; 300_000]);
-    incoming.spill().await.unwrap();
+    incoming.spill(1 << 16).await.unwrap();
     assert_eq!(names(folder.path(), "tmp").len(), 1);
     drop(incoming);
     assert_eq!(names(folder.path(), "tmp"), [] as [String; 0]);
