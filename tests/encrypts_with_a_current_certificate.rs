@@ -22,7 +22,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 fn a_new_certificate_is_used_without_a_restart_and_no_session_ends() {
     let primary = Primary::start();
     let mut certificate = Certificate::of(&[HOSTNAME]);
-    let relay = Relay::before(primary.address()).flags(&certificate.flags().each_ref().map(String::as_str)).start();
+    let relay = with(&primary, &[&certificate]);
     let old = certificate.der().clone();
     let mut before = encrypted(&relay, HOSTNAME, certificate.trust());
     assert_eq!(before.certificate(), Some(old));
@@ -56,7 +56,7 @@ fn a_new_certificate_is_used_without_a_restart_and_no_session_ends() {
 fn a_certificate_that_cannot_be_used_is_told_and_the_old_one_stays() {
     let primary = Primary::away();
     let certificate = Certificate::of(&[HOSTNAME]);
-    let relay = Relay::before(primary.address()).flags(&certificate.flags().each_ref().map(String::as_str)).start();
+    let relay = with(&primary, &[&certificate]);
     let key = std::fs::read(certificate.key_file()).expect("it was written");
     std::fs::write(certificate.key_file(), "no key").expect("it is ours");
     let status = relay.until(LIMIT, "the problem is told", |status| !status.problems.is_empty());
@@ -81,7 +81,7 @@ fn without_its_certificate_a_relay_takes_mail_and_begins_tls_once_there_is_one()
     assert_eq!(checked.code, Some(2), "{checked}");
     assert!(checked.stderr.contains("certificate: read "), "{checked}");
 
-    let relay = Relay::before(primary.address()).flags(&flags).start();
+    let relay = with(&primary, &[&certificate]);
     assert!(relay.status().problems[0].contains("STARTTLS is missing"), "{:?}", relay.status().problems);
     let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
     assert!(client.say("STARTTLS").expect("it answers").is("454 4.7.0"));
@@ -96,8 +96,7 @@ fn without_its_certificate_a_relay_takes_mail_and_begins_tls_once_there_is_one()
 fn each_name_gets_its_own_certificate() {
     let primary = Primary::away();
     let certificates = [Certificate::of(&[HOSTNAME]), Certificate::of(&["mail.example.net", "*.example.com"])];
-    let flags: Vec<_> = certificates.iter().flat_map(Certificate::flags).collect();
-    let relay = Relay::before(primary.address()).flags(&flags.iter().map(String::as_str).collect::<Vec<_>>()).start();
+    let relay = with(&primary, &certificates.each_ref());
     for (name, place) in
         [(HOSTNAME, 0), ("mail.example.net", 1), ("a.example.com", 1), ("unknown.example", 0), ("127.0.0.1", 0)]
     {
@@ -110,7 +109,7 @@ fn each_name_gets_its_own_certificate() {
 fn a_certificate_near_its_end_is_a_problem() {
     let primary = Primary::away();
     let certificate = Certificate::until(&[HOSTNAME], SystemTime::now() + 6 * DAY);
-    let relay = Relay::before(primary.address()).flags(&certificate.flags().each_ref().map(String::as_str)).start();
+    let relay = with(&primary, &[&certificate]);
     let problems = relay.status().problems;
     assert!(problems.len() == 1 && problems[0].contains("renew it"), "{problems:?}");
 }
@@ -119,7 +118,7 @@ fn a_certificate_near_its_end_is_a_problem() {
 fn what_was_injected_behind_starttls_is_never_obeyed() {
     let primary = Primary::away();
     let certificate = Certificate::of(&[HOSTNAME]);
-    let relay = Relay::before(primary.address()).flags(&certificate.flags().each_ref().map(String::as_str)).start();
+    let relay = with(&primary, &[&certificate]);
     let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
     client.raw(b"STARTTLS\r\nMAIL FROM:<mallory@client.example>\r\n").expect("it reads");
     assert!(client.reply().expect("it answers").is("220 2.0.0"));
@@ -136,7 +135,7 @@ fn what_was_injected_behind_starttls_is_never_obeyed() {
 fn what_postfix_sends_with_begins_tls_1_2_and_1_3_and_no_older_one() {
     let primary = Primary::away();
     let certificate = Certificate::of(&[HOSTNAME]);
-    let relay = Relay::before(primary.address()).flags(&certificate.flags().each_ref().map(String::as_str)).start();
+    let relay = with(&primary, &[&certificate]);
     let destination = format!("[127.0.0.1]:{}", relay.smtp().port());
     for (versions, expected) in
         [("!SSLv3,!TLSv1,!TLSv1.1,!TLSv1.3", "TLSv1.2 with cipher"), ("!SSLv3", "TLSv1.3 with cipher")]
@@ -157,13 +156,19 @@ fn what_postfix_sends_with_begins_tls_1_2_and_1_3_and_no_older_one() {
 fn a_handshake_that_fails_is_counted() {
     let primary = Primary::away();
     let certificate = Certificate::of(&[HOSTNAME]);
-    let relay = Relay::before(primary.address()).flags(&certificate.flags().each_ref().map(String::as_str)).start();
+    let relay = with(&primary, &[&certificate]);
     let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
     assert!(client.say("STARTTLS").expect("it answers").is("220"));
     client.raw(b"EHLO client.example\r\n").expect("it reads");
     assert!(client.is_closed_at_last());
     let failed = format!("{}{{reason=\"tls_handshake\"}}", metric::MESSAGES_REFUSED_TOTAL);
     eventually(LIMIT, "it is counted", || relay.metrics().contains(&format!("{failed} 1")));
+}
+
+/// A relay with these certificates.
+fn with(primary: &Primary, certificates: &[&Certificate]) -> Relay {
+    let flags: Vec<_> = certificates.iter().flat_map(|certificate| certificate.flags()).collect();
+    Relay::before(primary.address()).flags(&flags.iter().map(String::as_str).collect::<Vec<_>>()).start()
 }
 
 /// A client that has begun TLS and said EHLO.

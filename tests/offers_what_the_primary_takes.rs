@@ -45,11 +45,7 @@ fn a_file_of_offers_that_cannot_be_read_is_asked_for_again() {
 
 #[test]
 fn parameters_and_addresses_arrive_as_they_were_said() {
-    let mut primary = Primary::start();
-    primary.offer(MODERN);
-    let relay = Relay::before(primary.address()).start();
-    relay.until(LIMIT, "the primary was seen", |status| status.capabilities.dsn);
-    primary.go_away();
+    let (mut primary, relay) = modern_and_away();
     let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
     send(
         &mut client,
@@ -81,11 +77,7 @@ fn parameters_and_addresses_arrive_as_they_were_said() {
 
 #[test]
 fn a_primary_that_returns_with_less_gets_what_it_can_take_and_the_rest_is_held() {
-    let mut primary = Primary::start();
-    primary.offer(MODERN);
-    let relay = Relay::before(primary.address()).start();
-    relay.until(LIMIT, "the primary was seen", |status| status.capabilities.dsn);
-    primary.go_away();
+    let (mut primary, relay) = modern_and_away();
     let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
     send(&mut client, "<ann@client.example> RET=HDRS", &["<bob@example.org> NOTIFY=NEVER"]);
     send(&mut client, "<jürgen@client.example> SMTPUTF8", &["<carol@example.org>"]);
@@ -107,11 +99,7 @@ fn a_primary_that_returns_with_less_gets_what_it_can_take_and_the_rest_is_held()
 
 #[test]
 fn the_longest_recipients_are_put_off_where_they_are_too_many_and_those_taken_arrive() {
-    let mut primary = Primary::start();
-    primary.offer(MODERN);
-    let relay = Relay::before(primary.address()).start();
-    relay.until(LIMIT, "the primary was seen", |status| status.capabilities.dsn);
-    primary.go_away();
+    let (mut primary, relay) = modern_and_away();
     let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
     assert!(client.say("MAIL FROM:<ann@client.example> SMTPUTF8").expect("it answers").is("250"));
     let (long, orcpt) = ("a".repeat(250), "\u{1f642}".repeat(120));
@@ -130,6 +118,16 @@ fn the_longest_recipients_are_put_off_where_they_are_too_many_and_those_taken_ar
     let done = relay.until(LIMIT, "all have it", |status| status.queue.messages == 0);
     assert_eq!(done.account, Account { accepted: taken as u64, delivered: taken as u64, ..Account::default() });
     assert!(primary.mails()[0].recipient_parameters[0].ends_with(&orcpt));
+}
+
+/// A primary that offers all there is and has gone away, and a relay that has seen it.
+fn modern_and_away() -> (Primary, Relay) {
+    let mut primary = Primary::start();
+    primary.offer(MODERN);
+    let relay = Relay::before(primary.address()).start();
+    relay.until(LIMIT, "the primary was seen", |status| status.capabilities.dsn);
+    primary.go_away();
+    (primary, relay)
 }
 
 fn offered(relay: &Relay) -> Vec<String> {

@@ -281,7 +281,7 @@ fn log_running(config: &Config, parts: &Parts, listeners: &Listeners) -> Result<
     };
     tracing::info!(
         smtp = addresses(&listeners.smtp)?,
-        smtp_proxy = addresses(&listeners.proxied)?,
+        smtp_proxy = (!listeners.proxied.is_empty()).then(|| addresses(&listeners.proxied)).transpose()?,
         observe = %address(&listeners.observe)?,
         console = %address(&listeners.console)?,
         hostname = parts.hostname,
