@@ -229,7 +229,7 @@ const MIB: u64 = 1 << 20;
 #[test]
 fn five_thousand_idle_sessions_take_less_than_100_mib() {
     let primary = Primary::away();
-    let limits = "limits: {connections: 5000, connectionsPerClient: 5000, memory: 280Mi}\n";
+    let limits = "limits: {connections: 5000, connectionsPerClient: 5000, memory: 300Mi}\n";
     let relay = Relay::before(primary.address()).config(limits).start();
     let idle: Vec<_> = (0..5000).map(|_| TcpStream::connect(relay.smtp()).expect("it is served")).collect();
     relay.until(LIMIT, "all are served", |status| status.sessions == 5000);

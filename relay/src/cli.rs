@@ -147,7 +147,7 @@ pub struct Flags {
         hide_env_values = true
     )]
     pub data: PathBuf,
-    /// Address for SMTP; [::] takes IPv4 too. Port 25 needs privilege, 2525 does not. Give it again for others
+    /// Address for SMTP; [::] takes IPv4 too, unless an IPv4 address has the same port. Port 25 needs privilege, 2525 does not. Give it again for others
     /// [default: [::]:2525, unless there is --listen-proxy].
     #[arg(
         long,

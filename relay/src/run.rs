@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
@@ -102,9 +102,8 @@ impl Listeners {
     pub async fn bind(addresses: &Addresses) -> Result<Self, RunError> {
         let Addresses { smtp, proxied, observe, console } = addresses;
         let bound = |what, flag, address| move |source| RunError::Bind { what, flag, address, source };
-        // [::] takes IPv4 too, unless 0.0.0.0 is named for that.
-        let takes_v4 = |port| move |other: &SocketAddr| other.ip() == Ipv4Addr::UNSPECIFIED && other.port() == port;
-        let has_v4 = |port| smtp.iter().chain(proxied).any(takes_v4(port));
+        // [::] takes IPv4 too, unless addresses are named for that: both at once do not go together.
+        let has_v4 = |port| smtp.iter().chain(proxied).any(|other| other.is_ipv4() && other.port() == port);
         let smtp_sockets = |what, flag, addresses: &[SocketAddr]| -> Result<Vec<_>, RunError> {
             let bind = |&address: &SocketAddr| {
                 let v6_only = address.port() != 0 && has_v4(address.port());
@@ -242,7 +241,8 @@ fn limits(config: &Config) -> Limits {
 
 fn memory(config: &Config) -> Arc<Memory> {
     let limits = &config.document.limits;
-    Memory::new(usize::try_from(limits.memory.0).unwrap_or(usize::MAX), limits.connections as usize)
+    let sessions_max = bounds(config).with_those_leaving();
+    Memory::new(usize::try_from(limits.memory.0).unwrap_or(usize::MAX), sessions_max)
 }
 
 /// Where `<Postmaster>` alone belongs: the first domain that is one, and else the one above the first wildcard.

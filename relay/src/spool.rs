@@ -224,7 +224,7 @@ impl Incoming {
     pub async fn spill_now(&mut self) -> Result<(), NotKept> {
         let content = std::mem::take(&mut self.content);
         let (large, disk) = (self.large.take(), self.spool.shared.disk.clone());
-        let (id, fields) = (self.id(), if large.is_none() { self.accepted.encode() } else { Vec::new() });
+        let (id, fields) = (self.id(), if large.is_none() { self.fields()? } else { Vec::new() });
         let written = blocking(move || {
             let mut large = large.map_or_else(|| LargeWriter::create(disk, id, &fields), Ok)?;
             large.push(&content).map(|()| (large, content))
@@ -233,6 +233,16 @@ impl Incoming {
         content.clear();
         (self.large, self.content) = (Some(large), content);
         Ok(())
+    }
+
+    /// The fields of the record, unless no reader would take one of that size: who asked for it should have refused it.
+    fn fields(&self) -> Result<Vec<u8>, NotKept> {
+        let fields = self.accepted.encode();
+        if fields.len() > FIELDS_BYTES_MAX {
+            tracing::error!(id = %self.id(), bytes = fields.len(), "an envelope is too large for a record");
+            return Err(NotKept::Disk);
+        }
+        Ok(fields)
     }
 
     /// Makes the message durable. Only then is it ours.
@@ -244,12 +254,7 @@ impl Incoming {
         }
         let (answer, answered) = oneshot::channel();
         let (id, is_large) = (self.id(), self.accepted.large_bytes.is_some());
-        let (arrival, fields) = (self.accepted.arrival(), self.accepted.encode());
-        if fields.len() > FIELDS_BYTES_MAX {
-            // Who asked for this should have refused it: no reader would take such a record.
-            tracing::error!(%id, bytes = fields.len(), "an envelope is too large for a record");
-            return Err(NotKept::Disk);
-        }
+        let (arrival, fields) = (self.accepted.arrival(), self.fields()?);
         let wish = Wish::Accept { arrival, fields, content: self.content, is_copy: false };
         self.spool.orders.send(Order::Keep(wish, answer)).map_err(|_| NotKept::Disk)?;
         let outcome = answered.await.unwrap_or(Err(NotKept::Unknown));

@@ -50,6 +50,9 @@ impl Address {
     /// Reads one that was taken before, by whatever grammar was in force then.
     pub fn stored(text: &str) -> Option<Self> {
         let at = local_part_length(text.as_bytes()).filter(|at| text[*at..].starts_with('@'))?;
+        if text.chars().any(char::is_control) {
+            return None;
+        }
         Some(Self { text: text.into(), at })
     }
 

@@ -44,11 +44,7 @@ pub fn is_no_route(recipient: &Address, _: &Facts) -> Result<(), Refusal> {
     let mut rest = local_part.as_str();
     while let Some(place) = rest.find(['%', '@', '!']) {
         let (before, behind) = (&rest[..place], &rest[place + 1..]);
-        let host = if rest[place..].starts_with('!') {
-            before
-        } else {
-            behind.split(['%', '@', '!', ':', ',']).next().unwrap_or_default()
-        };
+        let host = if rest[place..].starts_with('!') { before } else { leading_host(behind) };
         if is_host(host) {
             return Err(Refusal::Routed);
         }
@@ -57,10 +53,15 @@ pub fn is_no_route(recipient: &Address, _: &Facts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Without its quotes, backslashes and blanks.
+/// Without quotes, backslashes and blanks.
 fn unquoted(local_part: &str) -> String {
-    let inside = local_part.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(local_part);
-    inside.chars().filter(|c| *c != '\\' && *c != ' ').collect()
+    local_part.chars().filter(|c| !matches!(c, '"' | '\\' | ' ')).collect()
+}
+
+/// What a host could be at the start of a text: its brackets, or as far as its name goes.
+fn leading_host(text: &str) -> &str {
+    let is_inside = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.starts_with('[') { text } else { text.split(|c| !is_inside(c)).next().unwrap_or_default() }
 }
 
 fn is_host(text: &str) -> bool {
@@ -126,6 +127,10 @@ mod tests {
             (r#""bob@[192.0.2.9]""#, true),
             (r#""bob%[192.0.2.9]""#, true),
             (r#""@elsewhere.example:bob""#, true),
+            (r#""<bob@elsewhere.example>""#, true),
+            (r#""bob%elsewhere.example(x)""#, true),
+            (r#""bob@\"elsewhere.example\"""#, true),
+            ("bob%elsewhere.example/x", true),
             ("%", false),
             ("o'neil!#$%&*/?^`{|}~", false),
         ] {

@@ -26,13 +26,13 @@ pub struct Seen {
     eight_bit_mime: bool,
     smtputf8: bool,
     dsn: bool,
-    /// Its addresses, the last one that was met first.
+    /// Its addresses, newcomers first.
     #[serde(default)]
     addresses: Vec<IpAddr>,
 }
 
 /// Addresses of one host that are remembered: more are rare, and an old one may be somebody else's by now.
-const ADDRESSES_MAX: usize = 4;
+const ADDRESSES_MAX: usize = 16;
 
 /// What is known of all hosts.
 #[derive(Debug)]
@@ -176,11 +176,11 @@ mod tests {
         let now = NOON.parse().unwrap();
         let mut mirror = mirror(&[]);
         let address = |last: u8| IpAddr::from([192, 0, 2, last]);
-        for last in 1..=5 {
+        for last in 1..=17 {
             assert!(mirror.note("mx1:25", address(last), &extensions(None, true), now));
         }
         assert!(!mirror.note("mx1:25", address(2), &extensions(None, true), now));
         let again = Mirror::new(vec!["mx1:25".into()], mirror.document());
-        assert_eq!([1, 2, 5, 9].map(|last| again.knows(address(last))), [false, true, true, false]);
+        assert_eq!([1, 2, 17, 99].map(|last| again.knows(address(last))), [false, true, true, false]);
     }
 }

@@ -210,8 +210,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             Step::Close(reply) => Ok(Said::Last(reply)),
             Step::Ask(question) => {
                 // The envelope is a part of what a session may hold.
-                let has_memory = self.share.resize(beyond_own(self.session.recipient_bytes()));
-                let verdict = if has_memory { self.ask(&question) } else { Err(Refusal::Memory) };
+                let bytes = beyond_own(self.session.recipient_bytes());
+                let verdict =
+                    self.ask(&question).and_then(|()| self.share.resize(bytes).then_some(()).ok_or(Refusal::Memory));
                 Ok(Said::Reply(self.session.decided(verdict)))
             }
             Step::Receive(draft) => self.receive(draft).await,

@@ -155,9 +155,11 @@ impl Intake {
         Self { bytes: 0, bytes_max, fault: None }
     }
 
-    /// The first fault is the one that is told.
+    /// A CR or LF alone is told before all else: where such a content ends is in doubt (docs/adr/0010).
     fn refuse(&mut self, fault: Fault) {
-        self.fault.get_or_insert(fault);
+        if self.fault != Some(Fault::BareLineEnd) {
+            self.fault = Some(fault);
+        }
     }
 
     fn take(&mut self, bytes: &[u8], content: &mut Vec<u8>) {
@@ -239,6 +241,8 @@ mod tests {
     fn content_of_the_limit_passes_and_one_byte_more_does_not() {
         assert_eq!(read(&[b"12345678\r\n.\r\n"], 10).0, End::Whole(b"12345678\r\n".to_vec()));
         assert_eq!(read(&[b"123456789\r\n.\r\n"], 10).0, End::Faulty(Fault::TooLarge));
+        assert_eq!(read(&[b"123456789\r\n\n.\r\n.\r\n"], 10).0, End::Faulty(Fault::BareLineEnd));
+        assert_eq!(read(&[b"1\n23456789\r\n.\r\n"], 10).0, End::Faulty(Fault::BareLineEnd));
     }
 
     /// What reading a content in `pieces` by BDAT gives.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hickory_resolver::{TokioResolver, proto::rr::RData};
+use hickory_resolver::{TokioResolver, net::NetError, proto::rr::RData};
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -58,7 +58,8 @@ impl Names {
         let (resolver, kept, result) = (self.resolver.clone(), self.kept.clone(), found.clone());
         let looking = tokio::spawn(async move {
             let _place = place;
-            if let Ok(name) = timeout(LOOKUP_TIMEOUT, confirmed(&resolver, client)).await {
+            // A DNS that is in trouble has said nothing of the client.
+            if let Ok(Ok(name)) = timeout(LOOKUP_TIMEOUT, confirmed(&resolver, client)).await {
                 keep(&mut lock(&kept), client, name.clone());
                 let _ = result.set(name);
             }
@@ -91,20 +92,26 @@ impl ClientName {
 }
 
 /// The first name that has this address: anybody can claim any name for his own.
-async fn confirmed(resolver: &TokioResolver, client: IpAddr) -> Option<String> {
+async fn confirmed(resolver: &TokioResolver, client: IpAddr) -> Result<Option<String>, NetError> {
     let client = client.to_canonical();
-    let answer = resolver.reverse_lookup(client).await.ok()?;
+    let answer = match resolver.reverse_lookup(client).await {
+        Err(cause) if cause.is_no_records_found() => return Ok(None),
+        other => other?,
+    };
     let names = answer.answers().iter().filter_map(|record| match &record.data {
         RData::PTR(name) => Some(name.0.to_utf8()),
         _ => None,
     });
     for name in names.take(NAMES_MAX) {
-        let addresses = resolver.lookup_ip(name.as_str()).await;
-        if addresses.is_ok_and(|addresses| addresses.iter().any(|address| address == client)) {
-            return Some(name.trim_end_matches('.').to_owned());
+        let addresses = match resolver.lookup_ip(name.as_str()).await {
+            Err(cause) if cause.is_no_records_found() => continue,
+            other => other?,
+        };
+        if addresses.iter().any(|address| address == client) {
+            return Ok(Some(name.trim_end_matches('.').to_owned()));
         }
     }
-    None
+    Ok(None)
 }
 
 #[cfg(test)]

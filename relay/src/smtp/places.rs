@@ -27,7 +27,7 @@ pub struct Bounds {
 
 impl Bounds {
     /// With those that were told to give way and are still hearing it: 10 % more.
-    fn leaving_too(self) -> usize {
+    pub fn with_those_leaving(self) -> usize {
         self.sessions_max + self.sessions_max.div_ceil(10)
     }
 
@@ -77,7 +77,7 @@ impl Places {
         let network = network(client);
         let mut sessions = self.lock();
         let own = sessions.by_client.get(&network).copied().unwrap_or_default();
-        if own >= self.bounds.sessions_per_client_max || sessions.all.len() >= self.bounds.leaving_too() {
+        if own >= self.bounds.sessions_per_client_max || sessions.all.len() >= self.bounds.with_those_leaving() {
             return None;
         }
         // Who was told to give way is as good as gone, and is not told twice.

@@ -184,7 +184,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let door = self.door;
         let piece_bytes = door.memory.piece_bytes();
         message.spill(piece_bytes).await;
-        message.incoming.buffer().shrink_to(piece_bytes);
+        let content = message.incoming.buffer();
+        if content.is_empty() {
+            content.shrink_to(piece_bytes); // it was just put away
+        }
         let has_room = |promised| door.has_room(promised);
         let is_covered = self.promise.as_mut().is_none_or(|promise| promise.covers(content_bytes, has_room));
         if !is_covered && message.written.is_ok() {
