@@ -117,6 +117,10 @@ impl Postfix {
         // Postfix's parts run as users of their own and must be able to enter.
         fs::set_permissions(self.folder.path(), PermissionsExt::from_mode(0o755)).expect("our folder is ours");
         chown(self.path("data"), Some(user_id("postfix")), None).expect("root may give folders away");
+        // A start after a stop in mid-delivery may have something to log as that user, and fails if it cannot.
+        let log = self.path("log/postfix.log");
+        fs::write(&log, "").expect("our folder is ours");
+        chown(&log, Some(user_id("postfix")), None).expect("root may give files away");
         chown(self.path("mail"), Some(NOBODY), Some(NOBODY)).expect("root may give folders away");
         fs::write(self.path("etc/main.cf"), self.main_cf() + role_cf).expect("our folder is ours");
         fs::write(self.path("etc/master.cf"), self.master_cf()).expect("our folder is ours");
