@@ -1,5 +1,6 @@
 //! What we take and from whom: small pure checks in order, the first refusal wins. No I/O.
 
+pub mod client;
 pub mod loops;
 pub mod recipient;
 pub mod room;

@@ -18,7 +18,7 @@ use backupmx_relay_api::{
 };
 use jiff::Timestamp;
 use tokio::{sync::Notify, time::sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     mirror::Mirror,
@@ -48,6 +48,8 @@ pub struct Primary {
     mirror: Arc<Mutex<Mirror>>,
     /// Who holds it may write it.
     offers_file: Arc<Mutex<PathBuf>>,
+    /// Writes of it that are under way.
+    writes: TaskTracker,
     /// Those that the configuration names instead of names.
     addresses: Vec<IpAddr>,
     /// When it last brought what it got from us.
@@ -83,6 +85,7 @@ impl Primary {
             monitor,
             mirror,
             offers_file,
+            writes: TaskTracker::new(),
             addresses,
             sent_back_at: Mutex::default(),
             replan,
@@ -133,7 +136,7 @@ impl Primary {
             return;
         }
         let (file, mirror) = (self.offers_file.clone(), self.mirror.clone());
-        tokio::task::spawn_blocking(move || {
+        self.writes.spawn_blocking(move || {
             // One at a time, each with what is known by then: so the last one writes the newest.
             let file = lock(&file);
             let document = lock(&mirror).document();
@@ -141,6 +144,12 @@ impl Primary {
                 tracing::warn!(file = %file.display(), %cause, "write what the primary offers");
             }
         });
+    }
+
+    /// Waits until all that was met is on the volume, before the process ends.
+    pub async fn close(&self) {
+        self.writes.close();
+        self.writes.wait().await;
     }
 
     /// Whether this is an address of the primary, as far as it is known.

@@ -160,7 +160,7 @@ pub async fn run(
     if timeout(STOP_MAX, tasks.wait()).await.is_err() {
         tracing::warn!("sessions or deliveries were cut off; their senders try again");
     }
-    let _ = timeout(CLOSE_MAX, parts.spool.close()).await;
+    let _ = timeout(CLOSE_MAX, async { tokio::join!(parts.spool.close(), parts.primary.close()) }).await;
     pages.cancel();
     let _ = timeout(CLOSE_MAX, async { tokio::join!(observe_page, console_page) }).await;
     tracing::info!(waiting = parts.spool.counts().messages, "stopped");

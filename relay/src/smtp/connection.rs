@@ -18,12 +18,11 @@ use super::{
     receive::Partial,
     reply::Reply,
     session::{Offer, Session, Step, Terms},
-    wire::{Line, Wire, WireError},
+    wire::{LINE_READ_BYTES, Line, Wire, WireError},
 };
 use crate::{
-    config::Networks,
     metrics::Metrics,
-    policy::{self, Facts, Question, Refusal, recipient::Domains},
+    policy::{self, Facts, Question, Refusal, client::Networks, recipient::Domains},
     primary::Primary,
     queue::Queue,
     spool::Spool,
@@ -247,12 +246,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let in_transaction = read_bytes.is_some() || session.is_in_transaction();
         let mut busy = place.busy();
         place.waits(since.into_std(), in_transaction);
-        let mut fill = pin!(async {
-            match read_bytes {
-                Some(bytes) => wire.fill_up_to(bytes).await,
-                None => wire.fill().await,
-            }
-        });
+        let mut fill = pin!(wire.fill(read_bytes.unwrap_or(LINE_READ_BYTES)));
         loop {
             let is_busy = *busy.borrow_and_update();
             let deadline = since + door.limits.patience(is_busy, in_transaction);

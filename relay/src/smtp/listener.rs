@@ -23,7 +23,7 @@ use super::{
     proxy::{self, HEADER_BYTES_MAX, Header},
     reply::Reply,
 };
-use crate::config::Networks;
+use crate::policy::client::Networks;
 
 /// Pause after a failed accept: out of file descriptors, trying again at once would only burn CPU.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);

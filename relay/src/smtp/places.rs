@@ -51,6 +51,8 @@ struct Sessions {
     /// How many each client has. As large as there are sessions, since an entry goes with its last one.
     by_client: HashMap<IpAddr, usize>,
     all: HashMap<u64, Arc<Doing>>,
+    /// Those of them that were told to give way. Counted, since each newcomer asks.
+    leaving: usize,
     last: u64,
 }
 
@@ -81,9 +83,9 @@ impl Places {
             return None;
         }
         // Who was told to give way is as good as gone, and is not told twice.
-        let staying = sessions.all.values().filter(|doing| !doing.give_way.is_cancelled()).count();
-        if staying >= self.bounds.sessions_max {
+        if sessions.all.len() - sessions.leaving >= self.bounds.sessions_max {
             self.longest_idle(&sessions, now)?.give_way.cancel();
+            sessions.leaving += 1;
         }
         sessions.last += 1;
         let number = sessions.last;
@@ -158,6 +160,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut sessions = self.places.lock();
         sessions.all.remove(&self.number);
+        sessions.leaving -= usize::from(self.doing.give_way.is_cancelled());
         if let Some(own) = sessions.by_client.get_mut(&self.network) {
             *own -= 1;
             if *own == 0 {

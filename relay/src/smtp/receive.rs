@@ -58,10 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let mut reader = DataReader::new(self.session.offer().message_bytes_max);
         loop {
             self.read(&mut message).await?;
-            let buffer = message.incoming.buffer();
-            let before = buffer.len();
-            let (taken, ended) = reader.feed(self.wire.input(), buffer);
-            message.header.feed(&buffer[before..]);
+            let (taken, ended) = message.append(|content| reader.feed(self.wire.input(), content));
             self.wire.consume(taken);
             self.put_away(&mut message, reader.content_bytes()).await;
             if reader.content_bytes() > self.skipped_bytes_max() {
@@ -95,10 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         while rest > 0 {
             self.read(&mut message).await?;
             let (piece, taken) = self.piece(rest);
-            let buffer = message.incoming.buffer();
-            let before = buffer.len();
-            reader.feed(piece, buffer);
-            message.header.feed(&buffer[before..]);
+            message.append(|content| reader.feed(piece, content));
             self.wire.consume(taken);
             rest -= taken as u64;
             self.put_away(&mut message, reader.content_bytes()).await;
@@ -234,6 +228,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 }
 
 impl Message {
+    /// Lets `feed` append to the content, and reads along.
+    fn append<T>(&mut self, feed: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let content = self.incoming.buffer();
+        let before = content.len();
+        let fed = feed(content);
+        self.header.feed(&content[before..]);
+        fed
+    }
+
     async fn spill(&mut self, piece_bytes: usize) {
         if self.written.is_ok() {
             self.written = self.incoming.spill(piece_bytes).await;

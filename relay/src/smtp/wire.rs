@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// What one read may bring while commands are expected. An idle session holds no more, and there are many of those.
-const LINE_READ_BYTES: usize = 2048;
+pub const LINE_READ_BYTES: usize = 2048;
 /// A client that takes no replies for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For the handshake: two round trips and some arithmetic, over a bad line.
@@ -112,13 +112,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.used += length;
     }
 
-    /// Waits for more input: a command. May be dropped while it waits, without loss.
-    pub async fn fill(&mut self) -> Result<(), WireError> {
-        self.fill_up_to(LINE_READ_BYTES).await
-    }
-
-    /// The same for up to so many bytes.
-    pub async fn fill_up_to(&mut self, bytes: usize) -> Result<(), WireError> {
+    /// Waits for more input, up to so many bytes of it. May be dropped while it waits, without loss.
+    pub async fn fill(&mut self, bytes: usize) -> Result<(), WireError> {
         self.flush().await?;
         self.input.drain(..self.used);
         self.used = 0;
@@ -167,11 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Sends what is left and closes our side.
     pub async fn close(mut self) {
-        let close = async {
-            self.flush().await?;
-            Ok::<_, WireError>(self.stream.shutdown().await?)
-        };
-        let _ = timeout(CLOSE_TIMEOUT, close).await;
+        let _ = timeout(CLOSE_TIMEOUT, self.end()).await;
     }
 
     /// The same towards a client that may still be talking: a socket that is closed with words unread takes back what it
@@ -179,12 +170,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub async fn close_upon(mut self) {
         let mut unheard = [0; 4096];
         let hear_out = async {
-            self.flush().await?;
-            self.stream.shutdown().await?;
+            self.end().await?;
             while self.stream.read(&mut unheard).await? > 0 {}
             Ok::<_, WireError>(())
         };
         let _ = timeout(CLOSE_TIMEOUT, hear_out).await;
+    }
+
+    async fn end(&mut self) -> Result<(), WireError> {
+        self.flush().await?;
+        Ok(self.stream.shutdown().await?)
     }
 }
 
@@ -249,7 +244,7 @@ mod tests {
         loop {
             match wire.line() {
                 Some(line) => lines.push(line),
-                None if wire.fill().await.is_err() => return lines,
+                None if wire.fill(LINE_READ_BYTES).await.is_err() => return lines,
                 None => assert!(wire.input.capacity() <= 2 * 2048 + LINE_READ_BYTES),
             }
         }
