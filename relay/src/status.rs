@@ -75,7 +75,15 @@ impl Parts {
             (_, 0) => DrainState::Waiting,
             _ => DrainState::Draining,
         };
-        Drain { state, messages_per_second: self.queue.messages_per_second(Instant::now()), connections }
+        Drain {
+            state,
+            messages_per_second: self.queue.messages_per_second(Instant::now()),
+            connections,
+            connections_allowed: connections,
+            estimated_empty: None,
+            hold: None,
+            breaker: None,
+        }
     }
 
     fn problems(&self, counts: Counts) -> Vec<String> {

@@ -32,6 +32,8 @@ pub struct Document {
     pub recipients: Recipients,
     /// Bounds of what senders may ask for.
     pub limits: Limits,
+    /// How long mail is kept.
+    pub retention: Retention,
     /// Who speaks for clients, on the addresses where proxies connect.
     pub proxy_protocol: ProxyProtocol,
     /// Who may ask for a delivery at once.
@@ -44,10 +46,46 @@ pub struct Document {
 pub struct Primary {
     /// Tried in this order; the first that answers a probe gets the mail.
     pub hosts: Vec<Host>,
+    /// How the way to it is encrypted.
+    pub tls: PrimaryTls,
     /// How it is watched.
     pub probe: Probe,
     /// How mail is handed over.
     pub delivery: Delivery,
+    /// What is made of its refusals.
+    pub breaker: Breaker,
+    /// When it is away on purpose.
+    pub maintenance: Option<Maintenance>,
+}
+
+/// How the way to the primary is encrypted. Who wants more than opportunity says so: without that, a man in the middle can
+/// take STARTTLS away.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PrimaryTls {
+    /// How much is asked for.
+    pub mode: TlsMode,
+    /// Name that its certificate must have under `Verify`, and that is asked for by SNI; the host's name if absent.
+    pub server_name: Option<String>,
+    /// PEM file of the authorities to trust under `Verify`; those of the system if absent.
+    pub ca_file: Option<String>,
+    /// Under `Opportunistic`: for how long a primary that offered STARTTLS is expected to offer it again. It gets its mail all
+    /// the same, and there is an alarm.
+    pub remember_starttls: Span,
+}
+
+/// See [`PrimaryTls::mode`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum TlsMode {
+    /// In clear, whatever the primary offers.
+    None,
+    /// If the primary offers it, whatever certificate it has; else in clear.
+    #[default]
+    Opportunistic,
+    /// Never in clear, whatever certificate it has.
+    Encrypt,
+    /// Never in clear, and the certificate must be good and for this name.
+    Verify,
 }
 
 /// One address of the primary.
@@ -83,6 +121,29 @@ pub struct Probe {
     pub failure_threshold: u32,
     /// Good probes in a row until it counts as up.
     pub success_threshold: u32,
+    /// How far a probe goes.
+    pub depth: Depth,
+    /// Whom a probe of depth `Recipient` asks for; `postmaster` of the first domain if absent. No mail is sent.
+    pub recipient: Option<String>,
+    /// A good probe that took longer makes the primary sick; mail goes all the same, at its pace.
+    pub slow_after: Span,
+    /// A client that connects while the last probe is older than this triggers one: senders that come to us have often just failed
+    /// at the primary.
+    pub renew_for_client_after: Span,
+}
+
+/// The last rung of a probe's ladder; each includes those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub enum Depth {
+    /// TCP connects.
+    Connect,
+    /// Greeting and EHLO.
+    Ehlo,
+    /// STARTTLS, as far as `tls.mode` asks for it.
+    #[default]
+    StartTls,
+    /// `MAIL FROM:<>` and RCPT.
+    Recipient,
 }
 
 /// How mail is handed over.
@@ -97,6 +158,66 @@ pub struct Delivery {
     pub retry_interval: Span,
     /// Where the doubling ends.
     pub retry_interval_max: Span,
+    /// Recipients of one transaction; with more the message goes in several, one at once after the other.
+    pub max_recipients_per_transaction: u32,
+    /// Which waiting message goes first. Retries and new mail get their turns all the same, and no sender's flood delays the others.
+    pub order: Order,
+    /// Nothing is handed over while this is set.
+    pub hold: bool,
+    /// For how long it is remembered how many connections the primary can bear, after it turned one away.
+    pub remember_limit: Span,
+}
+
+/// See [`Delivery::order`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Order {
+    /// What has waited longest.
+    #[default]
+    OldestFirst,
+    /// What came last.
+    NewestFirst,
+}
+
+/// What is made of refusals that look like the primary's own trouble, and not like the mail's.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Breaker {
+    /// While everything is held: between tests whether the primary is mended.
+    pub retest_interval: Span,
+    /// For so long after a return of the primary, its permanent refusals (5xx) count as temporary once: it may not be whole yet.
+    pub return_window: Span,
+    /// Then such a message is tried again after this.
+    pub second_look_after: Span,
+}
+
+/// A time in which the primary is away on purpose: it counts as down, and nobody is alarmed.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Maintenance {
+    /// RFC 3339; since ever if absent.
+    pub from: Option<String>,
+    /// RFC 3339; until it is taken out if absent.
+    pub until: Option<String>,
+}
+
+/// How long mail is kept. Time counts while the relay runs, so that neither a clock that jumps nor a long stop ends anything.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Retention {
+    /// Mail that waits.
+    pub queue: Span,
+    /// What becomes of it then.
+    pub at_expiry: AtExpiry,
+    /// Mail that the primary refused for good, from then on; it ends as expired.
+    pub undeliverable: Span,
+}
+
+/// See [`Retention::at_expiry`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum AtExpiry {
+    /// It is held for a person to decide.
+    #[default]
+    Hold,
 }
 
 /// What happens to mail that comes in while the primary answers.
@@ -180,6 +301,7 @@ impl Default for Document {
             when_primary_up: WhenPrimaryUp::default(),
             recipients: Recipients::default(),
             limits: Limits::default(),
+            retention: Retention::default(),
             proxy_protocol: ProxyProtocol::default(),
             etrn: Etrn::default(),
         }
@@ -196,7 +318,29 @@ impl Default for Probe {
             timeout: seconds(10),
             failure_threshold: 3,
             success_threshold: 1,
+            depth: Depth::default(),
+            recipient: None,
+            slow_after: seconds(5),
+            renew_for_client_after: seconds(5),
         }
+    }
+}
+
+impl Default for PrimaryTls {
+    fn default() -> Self {
+        Self { mode: TlsMode::default(), server_name: None, ca_file: None, remember_starttls: days(7) }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { retest_interval: minutes(10), return_window: minutes(30), second_look_after: minutes(15) }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { queue: days(30), at_expiry: AtExpiry::default(), undeliverable: days(30) }
     }
 }
 
@@ -205,8 +349,13 @@ impl Default for Delivery {
         Self {
             max_connections: 20,
             max_messages_per_connection: 200,
-            retry_interval: seconds(60),
-            retry_interval_max: seconds(30 * 60),
+            retry_interval: minutes(1),
+            retry_interval_max: minutes(30),
+            // RFC 5321 section 4.5.3.1.8: every server takes 100.
+            max_recipients_per_transaction: 100,
+            order: Order::default(),
+            hold: false,
+            remember_limit: minutes(10),
         }
     }
 }
@@ -232,6 +381,14 @@ impl Default for Limits {
 
 const fn seconds(count: u64) -> Span {
     Span(Duration::from_secs(count))
+}
+
+const fn minutes(count: u64) -> Span {
+    seconds(60 * count)
+}
+
+const fn days(count: u64) -> Span {
+    minutes(24 * 60 * count)
 }
 
 #[cfg(test)]

@@ -45,6 +45,12 @@ pub enum PrimaryState {
     Up,
     /// Does not.
     Down,
+    /// Answers, but with temporary refusals, with what is no SMTP, or slowly.
+    Sick,
+    /// Whatever it answers, nothing is handed over: a person wants that, or it refuses what no primary should refuse.
+    Held,
+    /// Away on purpose: it counts as down, without alarm.
+    Maintenance,
 }
 
 /// What the relay knows of the primary.
@@ -124,6 +130,38 @@ pub struct Drain {
     pub messages_per_second: f64,
     /// Connections to the primary.
     pub connections: u64,
+    /// Connections that its answers allow at present.
+    pub connections_allowed: u64,
+    /// When the queue will be empty at this rate; absent while nothing leaves.
+    pub estimated_empty: Option<String>,
+    /// Who holds it, and why.
+    pub hold: Option<Hold>,
+    /// Set while the primary refuses what no primary should refuse, and so nothing is sent.
+    pub breaker: Option<Breaker>,
+}
+
+/// Somebody wants nothing to be handed over.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// Since when.
+    pub since: String,
+    /// Who: a person, `configuration`, or `backupmx`.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The breaker is open.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Breaker {
+    /// Since when.
+    pub since: String,
+    /// The sign that opened it, with the primary's words.
+    pub reason: String,
+    /// When it is tested next whether the primary is mended.
+    pub next_test: String,
 }
 
 /// The volume and the log on it.

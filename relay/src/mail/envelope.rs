@@ -3,6 +3,7 @@
 use std::{fmt, net::IpAddr};
 
 use jiff::Timestamp;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{address::Address, id::MessageId};
 
@@ -125,7 +126,25 @@ pub enum Protocol {
     Esmtps,
 }
 
+/// Whose mail it is, as far as fairness between senders goes: those with equal numbers share their turns.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Flow(pub u32);
+
+impl Flow {
+    /// Of a reverse-path as text, without brackets; `None` is the null one.
+    pub fn of(reverse_path: Option<&str>) -> Self {
+        let domain = reverse_path.map_or("", |path| path.rsplit_once('@').map_or(path, |(_, domain)| domain));
+        // Two domains with equal numbers are harmless, so half of a good hash is enough.
+        Self(xxh3_64(domain.to_ascii_lowercase().as_bytes()) as u32)
+    }
+}
+
 impl Envelope {
+    /// Whose mail it is.
+    pub fn flow(&self) -> Flow {
+        Flow::of(self.reverse_path.as_ref().map(Address::as_str))
+    }
+
     /// The word for `with` in `Received:` (RFC 3848, and RFC 6531 section 4.3).
     pub fn with(&self) -> &'static str {
         match (self.protocol, self.smtputf8) {
