@@ -4,13 +4,15 @@ use std::{fmt::Display, fs::File, io::Read, path::Path};
 
 use backupmx_relay_api::{
     SCHEMA,
-    config::{Document, Host},
+    config::{self, Document, Host},
     quantity::{Bytes, Span},
 };
+use jiff::Timestamp;
 
 use crate::{
-    mail::address::{is_address_literal, is_domain},
+    mail::address::{Address, is_address_literal, is_domain},
     policy::{client::Networks, recipient::Domains},
+    primary::maintenance::Maintenance,
     smtp::memory::OWN_BYTES,
 };
 
@@ -25,6 +27,10 @@ pub struct Config {
     pub proxies: Networks,
     /// Who may say ETRN, besides the primary.
     pub etrn: Networks,
+    /// When the primary is away on purpose.
+    pub maintenance: Maintenance,
+    /// Whom a probe of depth `Recipient` asks for.
+    pub probe_recipient: Address,
 }
 
 /// Why a document cannot be used. Each message names the key and the cure.
@@ -87,7 +93,10 @@ pub fn check(document: Document) -> Result<Config, ConfigError> {
     check_names(&document)?;
     check_probe(&document)?;
     check_delivery(&document)?;
+    check_refusals_and_retention(&document)?;
     check_limits(&document)?;
+    let maintenance = maintenance(document.primary.maintenance.as_ref())?;
+    let probe_recipient = probe_recipient(&document)?;
     let networks = |key, texts: &[String]| {
         Networks::new(texts).map_err(|text| ConfigError::Value {
             key,
@@ -100,7 +109,7 @@ pub fn check(document: Document) -> Result<Config, ConfigError> {
         key: "domains",
         reason: format!("{name:?} is no domain; write example.org, or *.example.org for all below it"),
     })?;
-    Ok(Config { document, domains, proxies, etrn })
+    Ok(Config { document, domains, proxies, etrn, maintenance, probe_recipient })
 }
 
 fn check_names(document: &Document) -> Result<(), ConfigError> {
@@ -138,7 +147,42 @@ fn check_probe(document: &Document) -> Result<(), ConfigError> {
     within("primary.probe.connectTimeout", probe.connect_timeout, "50ms", "1m")?;
     within("primary.probe.timeout", probe.timeout, "100ms", "5m")?;
     between("primary.probe.failureThreshold", probe.failure_threshold, 1, 100)?;
-    between("primary.probe.successThreshold", probe.success_threshold, 1, 100)
+    between("primary.probe.successThreshold", probe.success_threshold, 1, 100)?;
+    within("primary.probe.slowAfter", probe.slow_after, "100ms", "5m")?;
+    within("primary.probe.renewForClientAfter", probe.renew_for_client_after, "100ms", "1h")
+}
+
+/// Where `<Postmaster>` alone belongs: the first domain that is one, and else the one above the first wildcard.
+pub fn postmaster_domain(domains: &[String]) -> &str {
+    let exact = domains.iter().find(|domain| !domain.starts_with("*."));
+    exact.or(domains.first()).map_or("", |domain| domain.trim_start_matches("*."))
+}
+
+fn probe_recipient(document: &Document) -> Result<Address, ConfigError> {
+    let postmaster = || format!("postmaster@{}", postmaster_domain(&document.domains));
+    let text = document.primary.probe.recipient.clone().unwrap_or_else(postmaster);
+    Address::parse(&text).map_err(|_| ConfigError::Value {
+        key: "primary.probe.recipient",
+        reason: format!("{text:?} is no address; write for instance postmaster@example.org"),
+    })
+}
+
+fn maintenance(window: Option<&config::Maintenance>) -> Result<Maintenance, ConfigError> {
+    let Some(config::Maintenance { from, until }) = window else { return Ok(Maintenance::default()) };
+    let time = |key, text: &Option<String>| -> Result<Option<Timestamp>, ConfigError> {
+        let parsed = text.as_deref().map(str::parse).transpose();
+        parsed.map_err(|_| ConfigError::Value {
+            key,
+            reason: format!("{text:?} is no time; write for instance 2026-12-24T22:00:00Z"),
+        })
+    };
+    let (from, until) =
+        (time("primary.maintenance.from", from)?, time("primary.maintenance.until", until)?);
+    if from.zip(until).is_some_and(|(from, until)| from >= until) {
+        let reason = "is not after primary.maintenance.from; write a later time".into();
+        return Err(ConfigError::Value { key: "primary.maintenance.until", reason });
+    }
+    Ok(Maintenance::between(from, until))
 }
 
 fn check_delivery(document: &Document) -> Result<(), ConfigError> {
@@ -146,7 +190,24 @@ fn check_delivery(document: &Document) -> Result<(), ConfigError> {
     between("primary.delivery.maxConnections", delivery.max_connections, 1, 1000)?;
     between("primary.delivery.maxMessagesPerConnection", delivery.max_messages_per_connection, 1, 1_000_000)?;
     within("primary.delivery.retryInterval", delivery.retry_interval, "100ms", "1d")?;
-    within("primary.delivery.retryIntervalMax", delivery.retry_interval_max, "100ms", "1d")
+    within("primary.delivery.retryIntervalMax", delivery.retry_interval_max, "100ms", "1d")?;
+    between("primary.delivery.maxRecipientsPerTransaction", delivery.max_recipients_per_transaction, 1, 1000)?;
+    within("primary.delivery.rememberLimit", delivery.remember_limit, "1s", "1d")
+}
+
+fn check_refusals_and_retention(document: &Document) -> Result<(), ConfigError> {
+    let Document { primary, retention, .. } = document;
+    within("primary.tls.rememberStarttls", primary.tls.remember_starttls, "0s", "365d")?;
+    if let Some(name) = primary.tls.server_name.as_ref().filter(|name| !is_host(name)) {
+        let reason = format!("{name:?} is no host name; write the name in the primary's certificate");
+        return Err(ConfigError::Value { key: "primary.tls.serverName", reason });
+    }
+    within("primary.breaker.retestInterval", primary.breaker.retest_interval, "1s", "1d")?;
+    // Zero: each refusal is the last word.
+    within("primary.breaker.returnWindow", primary.breaker.return_window, "0s", "7d")?;
+    within("primary.breaker.secondLookAfter", primary.breaker.second_look_after, "100ms", "1d")?;
+    within("retention.queue", retention.queue, "1s", "3650d")?;
+    within("retention.undeliverable", retention.undeliverable, "1s", "3650d")
 }
 
 fn check_limits(document: &Document) -> Result<(), ConfigError> {
@@ -238,6 +299,16 @@ primary:
             ("primary:", "etrn: {allowed: [mx1.example.org]}\nprimary:", "etrn.allowed"),
             ("primary:", "primary:\n  probe: {interval: 1ms}", "primary.probe.interval"),
             ("primary:", "primary:\n  delivery: {maxConnections: 0}", "primary.delivery.maxConnections"),
+            ("primary:", "primary:\n  probe: {recipient: 'a b'}", "primary.probe.recipient"),
+            ("primary:", "primary:\n  tls: {mode: Verify, serverName: 'mx 1'}", "primary.tls.serverName"),
+            ("primary:", "primary:\n  breaker: {retestInterval: 0s}", "primary.breaker.retestInterval"),
+            ("primary:", "primary:\n  maintenance: {from: tomorrow}", "primary.maintenance.from"),
+            (
+                "primary:",
+                "primary:\n  maintenance: {from: 2026-12-24T22:00:00Z, until: 2026-12-24T22:00:00Z}",
+                "primary.maintenance.until",
+            ),
+            ("primary:", "retention: {queue: 0s}\nprimary:", "retention.queue"),
         ] {
             assert!(GOOD.contains(from), "{from}");
             match checked(&GOOD.replacen(from, to, 1)) {

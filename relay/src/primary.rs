@@ -1,19 +1,22 @@
-//! Watches the primary: one task probes it, deliveries add what they find, everybody else asks here.
+//! What is known of the primary, and whether mail may go to it: one task probes it, deliveries add what they find, everybody
+//! else asks here.
 
+pub mod hold;
+pub mod maintenance;
 pub mod mirror;
 pub mod monitor;
+mod probe;
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    collections::BTreeMap,
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use backupmx_relay_api::{
-    config::{Host, Probe},
+    config::{self, Host},
     status::{self, PrimaryState},
 };
 use jiff::Timestamp;
@@ -21,74 +24,97 @@ use tokio::{sync::Notify, time::sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    hold::{Hold, Order},
+    maintenance::Maintenance,
     mirror::Mirror,
     monitor::{Finding, Moment, Monitor},
+    probe::Look,
 };
 use crate::{
     chance,
-    delivery::hop::{Hop, OpenError, Patience},
+    config::{Config, postmaster_domain},
+    delivery::{
+        breaker::{Breaker, Sign},
+        hop::{Caller, Hop, OpenError, Patience},
+    },
     foreign::shown,
-    mail::envelope::Offers,
+    mail::{address::Address, envelope::Offers},
     metrics::Metrics,
     queue::Queue,
+    small_file::SmallFile,
 };
 
-/// In the data folder: what the primary offers, so that a restart while it is away forgets nothing.
+/// What the primary offers, so that a restart while it is away forgets nothing.
 const OFFERS_FILE: &str = "primary-offers.json";
-
-/// A primary that sent something back does so again within this time, when it tries that message anew; one that did not is mended.
-const LOOPS_BACK_FOR: Duration = Duration::from_secs(3600);
+/// Who holds the drain: a restart must not hand over what a person wants kept back.
+const HOLD_FILE: &str = "drain-hold.json";
+/// How often plans are looked at again, for what nobody announces: the end of a maintenance.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is known of the primary, and the way to find out more.
 pub struct Primary {
-    hosts: Vec<Host>,
-    hostname: String,
-    patience: Patience,
+    settings: Settings,
+    caller: Caller,
     monitor: Mutex<Monitor>,
+    breaker: Mutex<Breaker>,
+    hold: Mutex<Hold>,
+    hold_file: SmallFile,
     mirror: Arc<Mutex<Mirror>>,
-    /// Who holds it may write it.
-    offers_file: Arc<Mutex<PathBuf>>,
-    /// Writes of it that are under way.
+    offers_file: SmallFile,
+    /// Writes of these files that are under way.
     writes: TaskTracker,
-    /// Those that the configuration names instead of names.
-    addresses: Vec<IpAddr>,
-    /// When it last brought what it got from us.
-    sent_back_at: Mutex<Option<Instant>>,
+    /// What a person should hear of a host, by its name: it is ourselves, or its encryption has lapsed.
+    alarms: Mutex<BTreeMap<String, String>>,
     /// The probing task should look at its plans again.
     replan: Notify,
     queue: Arc<Queue>,
     metrics: Arc<Metrics>,
 }
 
+/// What the configuration says of it.
+struct Settings {
+    hosts: Vec<Host>,
+    probe: config::Probe,
+    probe_recipient: Address,
+    postmaster_domain: String,
+    maintenance: Maintenance,
+    remember_starttls: Duration,
+    second_look_after: Duration,
+    /// Those that are named in place of names.
+    addresses: Vec<IpAddr>,
+}
+
+/// Why no mail goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Hindrance {
+    Maintenance,
+    Hold(status::Hold),
+    Breaker,
+    Away,
+}
+
 impl Primary {
-    /// Nothing is known yet but what `data`, the data folder, still tells of its offers.
-    pub fn new(
-        hosts: Vec<Host>,
-        hostname: String,
-        probe: Probe,
-        queue: Arc<Queue>,
-        metrics: Arc<Metrics>,
-        data: &Path,
-    ) -> Self {
-        let patience = Patience { connect: probe.connect_timeout.0, reply: probe.timeout.0 };
-        let monitor = Mutex::new(Monitor::new(probe, Timestamp::now()));
-        let offers_file = data.join(OFFERS_FILE);
-        let mirror = Mirror::new(hosts.iter().map(name).collect(), remembered(&offers_file));
-        let (mirror, offers_file) = (Arc::new(Mutex::new(mirror)), Arc::new(Mutex::new(offers_file)));
-        let literals = hosts.iter().filter_map(|host| host.host.trim_matches(['[', ']']).parse().ok());
-        let addresses = literals.map(|address: IpAddr| address.to_canonical()).collect();
-        let replan = Notify::new();
+    /// Nothing is known yet but what `data`, the data folder, still tells of its offers, and of who holds the drain.
+    pub fn new(config: &Config, caller: Caller, queue: Arc<Queue>, metrics: Arc<Metrics>, data: &Path) -> Self {
+        let primary = &config.document.primary;
+        let (offers_file, hold_file) = (
+            SmallFile::new(data, OFFERS_FILE, "what the primary offers"),
+            SmallFile::new(data, HOLD_FILE, "who holds the drain"),
+        );
+        let mirror = Mirror::new(primary.hosts.iter().map(name).collect(), offers_file.read().unwrap_or_default());
+        let ordered: Option<Option<Order>> = hold_file.read();
         Self {
-            hosts,
-            hostname,
-            patience,
-            monitor,
-            mirror,
+            settings: Settings::of(config),
+            caller,
+            monitor: Mutex::new(Monitor::new(primary.probe.clone(), Timestamp::now())),
+            breaker: Mutex::new(Breaker::new(primary.breaker.clone())),
+            hold: Mutex::new(Hold::new(ordered.flatten(), primary.delivery.hold, Timestamp::now())),
+            hold_file,
+            mirror: Arc::new(Mutex::new(mirror)),
             offers_file,
             writes: TaskTracker::new(),
-            addresses,
-            sent_back_at: Mutex::default(),
-            replan,
+            alarms: Mutex::default(),
+            replan: Notify::new(),
             queue,
             metrics,
         }
@@ -98,11 +124,12 @@ impl Primary {
     pub async fn watch(&self, stop: &CancellationToken) {
         loop {
             let changed = self.queue.changed();
-            let next = self.monitor().next_probe(self.queue.waiting() > 0, Instant::now());
+            let (now, next) = (Instant::now(), self.next_probe());
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = changed => {}
                 () = self.replan.notified() => {}
+                () = sleep_until((now + LOOK_AGAIN).into()), if next > now + LOOK_AGAIN => {}
                 () = sleep_until(next.into()) => tokio::select! {
                     () = stop.cancelled() => return,
                     () = self.probe_once() => {}
@@ -111,39 +138,62 @@ impl Primary {
         }
     }
 
-    /// Somebody wants to know now.
-    pub fn probe_at_once(&self) {
-        self.monitor().probe_at_once();
-        self.replan.notify_one();
+    fn next_probe(&self) -> Instant {
+        let now = Moment::now();
+        let is_wanted = !matches!(self.hindrance(now), Some(Hindrance::Maintenance | Hindrance::Hold(_)));
+        let monitor = lock(&self.monitor);
+        let is_first = monitor.host.as_ref().is_none_or(|host| *host == name(&self.settings.hosts[0]));
+        monitor.next_probe(is_wanted && self.queue.waiting() > 0, is_first, now.at)
     }
 
-    /// A client came: senders that come to us have often just failed at the primary.
-    pub fn client_connected(&self) {
-        if self.monitor().client_connected(Instant::now()) {
-            self.replan.notify_one();
+    async fn probe_once(&self) {
+        let begun = Moment::now();
+        lock(&self.monitor).probing();
+        let Look { finding, error } = self.look().await;
+        self.metrics.probe_seconds.observe(begun.at.elapsed().as_secs_f64());
+        match &error {
+            Some(cause) if cause.is_permanent() => self.sign(Sign::Greeting, &self.postmaster(), &cause.to_string()),
+            Some(_) => {}
+            None => lock(&self.breaker).greeted(Instant::now()),
         }
+        self.found(finding, begun);
     }
 
-    /// Takes in what a delivery found.
-    pub fn delivery_found(&self, finding: Finding) {
-        self.found(finding, moment());
-        self.replan.notify_one();
+    /// Opens a connection, and remembers what was met.
+    pub async fn open(&self, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
+        let named = name(host);
+        let expects_starttls = lock(&self.mirror).expects_starttls(
+            &named,
+            self.settings.remember_starttls,
+            Timestamp::now(),
+        );
+        let opened = self.caller.open(host, patience, expects_starttls).await;
+        let mut alarms = lock(&self.alarms);
+        match &opened {
+            Ok(Hop { lapse: Some(lapse), .. }) => {
+                if alarms.insert(named, format!("Mail goes to {}:{} in clear: {lapse}", host.host, host.port)).is_none() {
+                    tracing::error!(host = host.host, port = host.port, lapse, "mail goes in clear");
+                }
+            }
+            Err(cause @ OpenError::Ourselves { .. }) => {
+                alarms.insert(named, format!("Nothing is handed over: {cause}; correct primary.hosts."));
+            }
+            Ok(_) => drop(alarms.remove(&named)),
+            Err(_) => {}
+        }
+        drop(alarms);
+        if let Ok(hop) = &opened {
+            self.met(hop);
+        }
+        opened
     }
 
-    /// A connection got as far as EHLO: remembers its address, and what it offers.
-    pub fn met(&self, hop: &Hop) {
-        if !lock(&self.mirror).note(&hop.name, hop.address, &hop.extensions, Timestamp::now()) {
+    fn met(&self, hop: &Hop) {
+        if !lock(&self.mirror).note(&hop.name, hop.address, &hop.extensions, hop.tls.is_some(), Timestamp::now()) {
             return;
         }
         let (file, mirror) = (self.offers_file.clone(), self.mirror.clone());
-        self.writes.spawn_blocking(move || {
-            // One at a time, each with what is known by then: so the last one writes the newest.
-            let file = lock(&file);
-            let document = lock(&mirror).document();
-            if let Err(cause) = write(&file, &document) {
-                tracing::warn!(file = %file.display(), %cause, "write what the primary offers");
-            }
-        });
+        self.writes.spawn_blocking(move || file.write_or_log(|| lock(&mirror).document()));
     }
 
     /// Waits until all that was met is on the volume, before the process ends.
@@ -152,20 +202,105 @@ impl Primary {
         self.writes.wait().await;
     }
 
+    /// Somebody wants to know now.
+    pub fn probe_at_once(&self) {
+        lock(&self.monitor).probe_at_once();
+        self.replan.notify_one();
+    }
+
+    /// A client came: senders that come to us have often just failed at the primary, and the primary itself lives.
+    pub fn client_connected(&self, client: IpAddr) {
+        let is_primary = self.has_address(client);
+        let mut monitor = lock(&self.monitor);
+        if monitor.client_connected(is_primary, Instant::now()) {
+            self.replan.notify_one();
+        }
+    }
+
+    /// Takes in what a delivery found.
+    pub fn delivery_found(&self, finding: Finding) {
+        self.found(finding, Moment::now());
+        self.replan.notify_one();
+    }
+
+    /// A delivery got its answers: as good as a probe.
+    pub fn delivery_answered(&self, host: &str) {
+        let is_news = lock(&self.monitor).is_news(Instant::now());
+        if is_news {
+            self.delivery_found(Finding::Takes { host: host.to_owned() });
+        }
+    }
+
+    fn found(&self, finding: Finding, begun: Moment) {
+        let (change, reason, takes_mail) = {
+            let mut monitor = lock(&self.monitor);
+            let change = monitor.found(finding, chance::spread(), begun);
+            (change, shown(&monitor.reason), monitor.takes_mail())
+        };
+        let is_alarming = !self.settings.maintenance.is_at(begun.clock);
+        match change.state {
+            Some(PrimaryState::Up) => tracing::info!(reason, waiting = self.queue.waiting(), "primary is up"),
+            Some(state) if is_alarming => {
+                tracing::warn!(reason, waiting = self.queue.waiting(), "primary is {state:?}");
+            }
+            Some(state) => tracing::info!(reason, "primary is {state:?}, in its maintenance"),
+            None => tracing::debug!(reason, "primary was looked at"),
+        }
+        if change.state.is_some() && takes_mail {
+            lock(&self.breaker).returned(begun.at);
+        }
+        if change.returned {
+            self.queue.primary_returned(begun.at);
+        }
+        self.metrics.primary_up.set(i64::from(takes_mail));
+    }
+
+    /// What the configuration bounds for the connect and each reply of a probe.
+    fn patience(&self) -> Patience {
+        Patience { connect: self.settings.probe.connect_timeout.0, reply: self.settings.probe.timeout.0 }
+    }
+
+    /// For the TCP connect of a delivery.
+    pub fn connect_timeout(&self) -> Duration {
+        self.settings.probe.connect_timeout.0
+    }
+
+    /// Whether mail can go.
+    pub fn takes_mail(&self) -> bool {
+        self.hindrance(Moment::now()).is_none()
+    }
+
+    fn hindrance(&self, now: Moment) -> Option<Hindrance> {
+        if self.settings.maintenance.is_at(now.clock) {
+            return Some(Hindrance::Maintenance);
+        }
+        if let Some(hold) = lock(&self.hold).by(now.at) {
+            return Some(Hindrance::Hold(hold));
+        }
+        if lock(&self.breaker).open().is_some() {
+            return Some(Hindrance::Breaker);
+        }
+        (!lock(&self.monitor).takes_mail()).then_some(Hindrance::Away)
+    }
+
+    /// The host that answered last: where mail goes.
+    pub fn host(&self) -> Host {
+        let monitor = lock(&self.monitor);
+        let named = |host: &&Host| monitor.host.as_ref().is_some_and(|answered| *answered == name(host));
+        // The configuration names one host at least (config.rs).
+        let hosts = &self.settings.hosts;
+        hosts.iter().find(named).unwrap_or(&hosts[0]).clone()
+    }
+
+    /// Whether mail still goes to this one (`host:port`).
+    pub fn is_host(&self, named: &str) -> bool {
+        name(&self.host()) == named
+    }
+
     /// Whether this is an address of the primary, as far as it is known.
     pub fn has_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.addresses.contains(&address) || lock(&self.mirror).knows(address)
-    }
-
-    /// It brought what it got from us.
-    pub fn sends_back(&self) {
-        *lock(&self.sent_back_at) = Some(Instant::now());
-    }
-
-    /// Whether it did so lately.
-    pub fn loops_back(&self) -> bool {
-        lock(&self.sent_back_at).is_some_and(|at| at.elapsed() < LOOPS_BACK_FOR)
+        self.settings.addresses.contains(&address) || lock(&self.mirror).knows(address)
     }
 
     /// What senders may be offered: the longest message, at most `message_bytes_max`, and parameters.
@@ -178,83 +313,192 @@ impl Primary {
         lock(&self.mirror).capabilities(message_bytes_max)
     }
 
-    async fn probe_once(&self) {
-        let begun = moment();
-        self.monitor().probing();
-        let finding = self.probe().await;
-        self.metrics.probe_seconds.observe(begun.at.elapsed().as_secs_f64());
-        self.found(finding, begun);
-    }
-
-    fn found(&self, finding: Finding, begun: Moment) {
-        let (change, reason) = {
-            let mut monitor = self.monitor();
-            (monitor.found(finding, chance::spread(), begun), shown(&monitor.reason))
+    /// For the status document.
+    pub fn status(&self) -> status::Primary {
+        let now = Moment::now();
+        let hindrance = self.hindrance(now);
+        let open = lock(&self.breaker).open().cloned();
+        let monitor = lock(&self.monitor);
+        let (state, since, reason) = match hindrance {
+            Some(Hindrance::Maintenance) => {
+                (PrimaryState::Maintenance, monitor.since.to_string(), self.settings.maintenance.words())
+            }
+            Some(Hindrance::Hold(status::Hold { since, by, reason })) => {
+                (PrimaryState::Held, since, format!("held by {by}: {reason}"))
+            }
+            Some(Hindrance::Breaker) | Some(Hindrance::Away) | None => match open {
+                Some(open) => (
+                    PrimaryState::Held,
+                    open.since.to_string(),
+                    format!("{}: {}", open.sign.words(), shown(&open.words)),
+                ),
+                None => (monitor.state, monitor.since.to_string(), shown(&monitor.reason)),
+            },
         };
-        match change.state {
-            Some(PrimaryState::Up) => tracing::info!(reason, waiting = self.queue.waiting(), "primary is up"),
-            Some(state) => tracing::warn!(reason, waiting = self.queue.waiting(), "primary is {state:?}"),
-            None => tracing::debug!(reason, "primary was looked at"),
-        }
-        if change.returned {
-            self.queue.primary_returned();
-        }
-        self.metrics.primary_up.set(i64::from(self.is_up()));
+        let last_probe = monitor.found_at.map(|found| found.clock.to_string());
+        status::Primary { state, since, last_probe, reason, host: monitor.host.clone() }
     }
 
-    /// A delivery got its answers: as good as a probe.
-    pub fn delivery_answered(&self, host: &str) {
-        let is_news = self.monitor().is_news(Instant::now());
-        if is_news {
-            self.delivery_found(Finding::Answers { host: host.to_owned() });
+    /// What a person should look at, a sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<_> = lock(&self.alarms).values().map(shown).collect();
+        if self.loops_back() {
+            problems.push(
+                "PrimaryLoopsBack: the primary sends mail back that it got from here, and hears 451; nothing more is handed over for an hour. Mend its route for this domain, then resume the drain.".into(),
+            );
+        }
+        if let Some(open) = lock(&self.breaker).open() {
+            problems.push(format!(
+                "The breaker is open, so nothing is handed over and nothing sent back: {} ({}). It is tested by itself; if the refusals are meant, reset it.",
+                open.sign.words(),
+                shown(&open.words)
+            ));
+        }
+        problems
+    }
+}
+
+/// The drain's hold, and the breaker.
+impl Primary {
+    /// A person holds the drain: nothing more is handed over, what is under way may end.
+    pub fn hold(&self, by: String, reason: String) {
+        self.change_hold(|hold| hold.order(Order { since: Timestamp::now(), by, reason }));
+    }
+
+    /// A person wants it to go on. False if the configuration holds it all the same.
+    pub fn resume(&self) -> bool {
+        self.change_hold(Hold::resume)
+    }
+
+    fn change_hold<T>(&self, change: impl FnOnce(&mut Hold) -> T) -> T {
+        let (changed, ordered) = {
+            let mut hold = lock(&self.hold);
+            (change(&mut hold), hold.ordered().cloned())
+        };
+        // At once, and before it is answered: a person's word counts also after a crash.
+        self.hold_file.write_or_log(|| ordered);
+        self.queue.wake();
+        self.replan.notify_one();
+        changed
+    }
+
+    /// Who holds it.
+    pub fn held_by(&self) -> Option<status::Hold> {
+        lock(&self.hold).by(Instant::now())
+    }
+
+    /// It brought what it got from us.
+    pub fn sends_back(&self) {
+        lock(&self.hold).sent_back(Moment::now());
+    }
+
+    /// Whether it did so lately.
+    pub fn loops_back(&self) -> bool {
+        lock(&self.hold).loops_back(Instant::now())
+    }
+
+    /// It said what no primary should say, when it was asked about this `postmaster`.
+    pub fn sign(&self, sign: Sign, postmaster: &str, words: &str) {
+        if lock(&self.breaker).sign(sign, postmaster, words, Moment::now()) {
+            tracing::error!(sign = sign.words(), words = shown(words), "breaker is open: nothing is handed over, nothing sent back");
+            self.queue.wake();
         }
     }
 
-    /// Whether mail can go.
-    pub fn is_up(&self) -> bool {
-        self.monitor().state == PrimaryState::Up
+    /// Whom a primary that serves our first domain takes mail for.
+    pub fn postmaster(&self) -> String {
+        format!("postmaster@{}", self.settings.postmaster_domain)
     }
 
-    /// The host that answered last: where mail goes.
-    pub fn host(&self) -> Host {
-        let monitor = self.monitor();
-        let named = |host: &&Host| monitor.host.as_ref().is_some_and(|answered| *answered == name(host));
-        // The configuration names one host at least (config.rs).
-        self.hosts.iter().find(named).unwrap_or(&self.hosts[0]).clone()
+    /// Whom the breaker was opened about.
+    pub fn postmaster_in_question(&self) -> String {
+        let in_question = lock(&self.breaker).open().map(|open| open.postmaster.clone());
+        in_question.unwrap_or_else(|| self.postmaster())
+    }
+
+    /// It refused a message. True if it must be asked before that is acted on.
+    pub fn refused(&self) -> bool {
+        lock(&self.breaker).refused(Instant::now())
+    }
+
+    /// It took a message.
+    pub fn took(&self) {
+        lock(&self.breaker).taken();
+    }
+
+    /// It was asked, and answers as a primary should.
+    pub fn answered_well(&self) {
+        lock(&self.breaker).answered_well(Instant::now());
+    }
+
+    /// Whether the breaker is open.
+    pub fn is_broken(&self) -> bool {
+        lock(&self.breaker).open().is_some()
+    }
+
+    /// Whether to test now if it is mended; who hears yes does it, and tells the end.
+    pub fn begins_test(&self) -> bool {
+        let now = Moment::now();
+        self.hindrance(now) == Some(Hindrance::Breaker)
+            && lock(&self.monitor).takes_mail()
+            && lock(&self.breaker).begin_test(now.at)
+    }
+
+    /// The test is over.
+    pub fn ends_test(&self, is_well: bool) {
+        lock(&self.breaker).end_test(is_well, Instant::now());
+        if is_well {
+            tracing::info!(waiting = self.queue.waiting(), "breaker is closed: the primary is mended");
+            self.goes_on();
+        }
+    }
+
+    /// A person says that the refusals are meant. False if the breaker was closed.
+    pub fn reset_breaker(&self) -> bool {
+        let was_open = lock(&self.breaker).overrule(Instant::now());
+        if was_open {
+            self.goes_on();
+        }
+        was_open
+    }
+
+    fn goes_on(&self) {
+        let now = Instant::now();
+        lock(&self.breaker).returned(now);
+        self.queue.primary_returned(now);
+    }
+
+    /// For how long a message waits that was refused, if its refusal is not the last word; see [`Breaker::is_after_return`].
+    pub fn second_look(&self) -> (bool, Duration) {
+        (lock(&self.breaker).is_after_return(Instant::now()), self.settings.second_look_after)
     }
 
     /// For the status document.
-    pub fn status(&self) -> status::Primary {
-        let monitor = self.monitor();
-        status::Primary {
-            state: monitor.state,
-            since: monitor.since.to_string(),
-            last_probe: monitor.found_at.map(|found| found.clock.to_string()),
-            reason: shown(&monitor.reason),
-            host: monitor.host.clone(),
-        }
+    pub fn breaker(&self) -> Option<status::Breaker> {
+        let breaker = lock(&self.breaker);
+        let open = breaker.open()?;
+        Some(status::Breaker {
+            since: open.since.to_string(),
+            reason: format!("{}: {}", open.sign.words(), shown(&open.words)),
+            next_test: open.next_test_at(Moment::now()).to_string(),
+        })
     }
+}
 
-    /// Opens a connection to each host in turn; the first that answers decides.
-    async fn probe(&self) -> Finding {
-        let mut finding = Finding::Unreachable { reason: "no host is configured".into() };
-        for host in &self.hosts {
-            match Hop::open(host, &self.hostname, self.patience).await {
-                Ok(hop) => {
-                    finding = Finding::Answers { host: hop.name.clone() };
-                    self.met(&hop);
-                    // The answer is known; mail must not wait for the goodbye.
-                    tokio::spawn(hop.quit(self.patience.reply));
-                    break;
-                }
-                Err(cause) => finding = finding_of(&cause),
-            }
+impl Settings {
+    fn of(config: &Config) -> Self {
+        let primary = &config.document.primary;
+        let literals = primary.hosts.iter().filter_map(|host| host.host.trim_matches(['[', ']']).parse().ok());
+        Self {
+            hosts: primary.hosts.clone(),
+            probe: primary.probe.clone(),
+            probe_recipient: config.probe_recipient.clone(),
+            postmaster_domain: postmaster_domain(&config.document.domains).to_owned(),
+            maintenance: config.maintenance,
+            remember_starttls: primary.tls.remember_starttls.0,
+            second_look_after: primary.breaker.second_look_after.0,
+            addresses: literals.map(|address: IpAddr| address.to_canonical()).collect(),
         }
-        finding
-    }
-
-    fn monitor(&self) -> MutexGuard<'_, Monitor> {
-        lock(&self.monitor)
     }
 }
 
@@ -264,43 +508,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn name(host: &Host) -> String {
     format!("{}:{}", host.host, host.port)
-}
-
-/// What the file holds; nothing if it cannot be used, since the primary tells it again when it is back.
-fn remembered(file: &Path) -> mirror::Document {
-    let text = match fs::read(file) {
-        Ok(text) => text,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return mirror::Document::default(),
-        Err(cause) => {
-            tracing::warn!(file = %file.display(), %cause, "read what the primary offers");
-            return mirror::Document::default();
-        }
-    };
-    serde_json::from_slice(&text).unwrap_or_else(|cause| {
-        tracing::warn!(file = %file.display(), %cause, "what the primary offers cannot be read and is asked again");
-        mirror::Document::default()
-    })
-}
-
-/// Replaces the file as a whole, so that a crash leaves the old one or the new one.
-fn write(file: &Path, document: &mirror::Document) -> io::Result<()> {
-    let temporary = file.with_extension("new");
-    let mut written = File::create(&temporary)?;
-    written.write_all(&serde_json::to_vec_pretty(document)?)?;
-    written.sync_all()?;
-    fs::rename(&temporary, file)?;
-    File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn moment() -> Moment {
-    Moment { at: Instant::now(), clock: Timestamp::now() }
-}
-
-/// What a failed probe says of the primary.
-fn finding_of(cause: &OpenError) -> Finding {
-    let reason = cause.to_string();
-    match cause {
-        OpenError::Unreachable { .. } => Finding::Unreachable { reason },
-        OpenError::Refused { .. } => Finding::Refuses { reason },
-    }
 }

@@ -18,8 +18,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin,
-    config::Config,
-    delivery::Drain,
+    config::{self, Config},
+    delivery::{Drain, Memory},
     metrics::Metrics,
     observe::{self, Observe},
     primary::Primary,
@@ -180,14 +180,7 @@ fn assemble(config: &Config, certificates: Arc<Certificates>, data: PathBuf) -> 
     let queue = Arc::new(Queue::new(&document.primary.delivery));
     spool.damages().0.iter().for_each(|damage| tracing::warn!("{damage}"));
     waiting.into_iter().for_each(|id| queue.spooled(id));
-    let primary = Arc::new(Primary::new(
-        document.primary.hosts.clone(),
-        document.hostname.clone(),
-        document.primary.probe.clone(),
-        queue.clone(),
-        metrics.clone(),
-        &data,
-    ));
+    let primary = Arc::new(Primary::new(config, caller, queue.clone(), metrics.clone(), &data));
     let limits = limits(config);
     let door = Door {
         terms: terms(config),
@@ -220,7 +213,7 @@ fn terms(config: &Config) -> Terms {
     let document = &config.document;
     Terms {
         hostname: document.hostname.clone(),
-        postmaster_domain: postmaster_domain(&document.domains),
+        postmaster_domain: config::postmaster_domain(&document.domains).to_owned(),
         recipients_max: document.limits.recipients as usize,
         errors_max: document.limits.errors,
         junk_commands_max: document.limits.junk_commands,
@@ -245,13 +238,6 @@ fn memory(config: &Config) -> Arc<Memory> {
     Memory::new(usize::try_from(limits.memory.0).unwrap_or(usize::MAX), sessions_max)
 }
 
-/// Where `<Postmaster>` alone belongs: the first domain that is one, and else the one above the first wildcard.
-fn postmaster_domain(domains: &[String]) -> String {
-    let exact = domains.iter().find(|domain| !domain.starts_with("*."));
-    // config.rs refuses a document without domains.
-    exact.unwrap_or(&domains[0]).trim_start_matches("*.").to_owned()
-}
-
 fn bounds(config: &Config) -> Bounds {
     let limits = &config.document.limits;
     Bounds {
@@ -267,9 +253,9 @@ fn drain(config: &Config, parts: &Parts) -> Drain {
         queue: parts.queue.clone(),
         primary: parts.primary.clone(),
         metrics: parts.metrics.clone(),
-        hostname: parts.hostname.clone(),
-        connect_timeout: primary.probe.connect_timeout.0,
         messages_per_connection_max: primary.delivery.max_messages_per_connection as usize,
+        recipients_max: primary.delivery.max_recipients_per_transaction as usize,
+        memory: Memory::default(),
     }
 }
 

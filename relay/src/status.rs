@@ -6,7 +6,7 @@ use backupmx_relay_api::{
     SCHEMA,
     status::{Certificate, Drain, DrainState, Queue as QueueStatus, Spool as SpoolStatus, Status},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     metrics::Metrics,
@@ -75,14 +75,17 @@ impl Parts {
             (_, 0) => DrainState::Waiting,
             _ => DrainState::Draining,
         };
+        let now = Instant::now();
+        let empty_in = self.queue.time_to_empty(now).and_then(|left| SignedDuration::try_from(left).ok());
+        let estimated_empty = empty_in.and_then(|left| Timestamp::now().checked_add(left).ok());
         Drain {
             state,
-            messages_per_second: self.queue.messages_per_second(Instant::now()),
+            messages_per_second: self.queue.messages_per_second(now),
             connections,
-            connections_allowed: connections,
-            estimated_empty: None,
-            hold: None,
-            breaker: None,
+            connections_allowed: self.queue.connections_allowed() as u64,
+            estimated_empty: estimated_empty.map(|at| at.to_string()),
+            hold: self.primary.held_by(),
+            breaker: self.primary.breaker(),
         }
     }
 
@@ -109,11 +112,7 @@ impl Parts {
                 "{held} messages are held: the primary refused a recipient for good, or no longer takes what it offered when they came (capability), or stored bytes are damaged; the log says which."
             ));
         }
-        if self.primary.loops_back() {
-            problems.push(
-                "PrimaryLoopsBack: the primary sends mail back that it got from here, and hears 451; mend its route for this domain.".into(),
-            );
-        }
+        problems.extend(self.primary.problems());
         problems.extend(self.certificates.problems(Timestamp::now()));
         let difference = self.spool.account().difference();
         if difference != 0 {

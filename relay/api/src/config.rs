@@ -55,6 +55,7 @@ pub struct Primary {
     /// What is made of its refusals.
     pub breaker: Breaker,
     /// When it is away on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<Maintenance>,
 }
 
@@ -66,8 +67,10 @@ pub struct PrimaryTls {
     /// How much is asked for.
     pub mode: TlsMode,
     /// Name that its certificate must have under `Verify`, and that is asked for by SNI; the host's name if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
     /// PEM file of the authorities to trust under `Verify`; those of the system if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<String>,
     /// Under `Opportunistic`: for how long a primary that offered STARTTLS is expected to offer it again. It gets its mail all
     /// the same, and there is an alarm.
@@ -124,6 +127,7 @@ pub struct Probe {
     /// How far a probe goes.
     pub depth: Depth,
     /// Whom a probe of depth `Recipient` asks for; `postmaster` of the first domain if absent. No mail is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub recipient: Option<String>,
     /// A good probe that took longer makes the primary sick; mail goes all the same, at its pace.
     pub slow_after: Span,
@@ -195,8 +199,10 @@ pub struct Breaker {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Maintenance {
     /// RFC 3339; since ever if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// RFC 3339; until it is taken out if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
 }
 

@@ -1,6 +1,6 @@
 //! What the primary offers, and so what we may offer on its behalf. No I/O, no clock.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use backupmx_relay_api::status::Capabilities;
 use jiff::{SignedDuration, Timestamp};
@@ -26,6 +26,9 @@ pub struct Seen {
     eight_bit_mime: bool,
     smtputf8: bool,
     dsn: bool,
+    /// When it last offered STARTTLS.
+    #[serde(default)]
+    starttls_at: Option<Timestamp>,
     /// Its addresses, newcomers first.
     #[serde(default)]
     addresses: Vec<IpAddr>,
@@ -50,7 +53,15 @@ impl Mirror {
     }
 
     /// Takes in an answer to EHLO. True if that is worth keeping.
-    pub fn note(&mut self, host: &str, address: IpAddr, extensions: &Extensions, now: Timestamp) -> bool {
+    /// `is_encrypted`: it took STARTTLS before that.
+    pub fn note(
+        &mut self,
+        host: &str,
+        address: IpAddr,
+        extensions: &Extensions,
+        is_encrypted: bool,
+        now: Timestamp,
+    ) -> bool {
         if !self.hosts.iter().any(|named| named == host) {
             return false;
         }
@@ -62,11 +73,14 @@ impl Mirror {
         } else {
             [&[address], known].concat().into_iter().take(ADDRESSES_MAX).collect()
         };
-        let new = Seen { at: now, size, eight_bit_mime, smtputf8, dsn, addresses };
-        let is_known = self
-            .seen
-            .get(host)
-            .is_some_and(|old| Seen { at: now, ..old.clone() } == new && now.duration_since(old.at).abs() < NOTE_AGAIN);
+        let before = self.seen.get(host).and_then(|seen| seen.starttls_at);
+        let starttls_at = if is_encrypted { Some(now) } else { before };
+        let new = Seen { at: now, size, eight_bit_mime, smtputf8, dsn, starttls_at, addresses };
+        let is_fresh = |old: &Seen| now.duration_since(old.at).abs() < NOTE_AGAIN;
+        let is_same = |old: &Seen| {
+            old.starttls_at.is_some() == starttls_at.is_some() && Seen { at: now, starttls_at, ..old.clone() } == new
+        };
+        let is_known = self.seen.get(host).is_some_and(|old| is_same(old) && is_fresh(old));
         if !is_known {
             self.seen.insert(host.to_owned(), new);
         }
@@ -76,6 +90,12 @@ impl Mirror {
     /// Whether a host was met at this address.
     pub fn knows(&self, address: IpAddr) -> bool {
         self.seen.values().any(|seen| seen.addresses.contains(&address))
+    }
+
+    /// Whether a host offered STARTTLS so lately that it should do so again.
+    pub fn expects_starttls(&self, host: &str, remember: Duration, now: Timestamp) -> bool {
+        let at = self.seen.get(host).and_then(|seen| seen.starttls_at);
+        at.is_some_and(|at| now.duration_since(at).unsigned_abs() < remember)
     }
 
     /// What is to be kept on the volume.
@@ -126,7 +146,7 @@ mod tests {
     fn mirror(seen: &[(&str, Extensions)]) -> Mirror {
         let mut mirror = Mirror::new(vec!["mx1:25".into(), "mx3:25".into()], Document::new());
         seen.iter().for_each(|(host, extensions)| {
-            mirror.note(host, HERE, extensions, NOON.parse().unwrap());
+            mirror.note(host, HERE, extensions, false, NOON.parse().unwrap());
         });
         mirror
     }
@@ -172,14 +192,27 @@ mod tests {
     }
 
     #[test]
+    fn starttls_is_expected_for_a_time_after_it_was_offered() {
+        let (now, week) = (NOON.parse::<Timestamp>().unwrap(), Duration::from_secs(7 * 24 * 3600));
+        let mut mirror = mirror(&[]);
+        assert!(!mirror.expects_starttls("mx1:25", week, now));
+        assert!(mirror.note("mx1:25", HERE, &extensions(None, true), true, now));
+        assert!(!mirror.note("mx1:25", HERE, &extensions(None, true), false, now + SignedDuration::from_hours(1)));
+        for (hours, expected) in [(0, true), (7 * 24 - 1, true), (7 * 24, false)] {
+            let later = now + SignedDuration::from_hours(hours);
+            assert_eq!(mirror.expects_starttls("mx1:25", week, later), expected, "{hours} h");
+        }
+    }
+
+    #[test]
     fn the_last_addresses_of_a_host_are_known_also_to_the_next_process() {
         let now = NOON.parse().unwrap();
         let mut mirror = mirror(&[]);
         let address = |last: u8| IpAddr::from([192, 0, 2, last]);
         for last in 1..=17 {
-            assert!(mirror.note("mx1:25", address(last), &extensions(None, true), now));
+            assert!(mirror.note("mx1:25", address(last), &extensions(None, true), false, now));
         }
-        assert!(!mirror.note("mx1:25", address(2), &extensions(None, true), now));
+        assert!(!mirror.note("mx1:25", address(2), &extensions(None, true), false, now));
         let again = Mirror::new(vec!["mx1:25".into()], mirror.document());
         assert_eq!([1, 2, 17, 99].map(|last| again.knows(address(last))), [false, true, true, false]);
     }

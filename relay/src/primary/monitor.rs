@@ -5,18 +5,25 @@ use std::time::{Duration, Instant};
 use backupmx_relay_api::{config::Probe, status::PrimaryState};
 use jiff::Timestamp;
 
-/// A probe older than this is renewed when a client connects: senders that come to us have often just failed there.
-const CLIENT_PROBE_AGE: Duration = Duration::from_secs(5);
 /// Evidence younger than this is as good as new.
 const EVIDENCE_AGE: Duration = Duration::from_secs(1);
+/// The same for a primary that counts as away and comes to us: it may have returned since, but may come a hundred times a second.
+const PRIMARY_CAME_AGE: Duration = Duration::from_millis(200);
 /// Intervals are shortened by at most this share, so that several relays do not probe in step.
 const JITTER_SHARE: f64 = 0.125;
 
 /// What a probe, or a delivery, found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Finding {
-    /// It got as far as EHLO.
+    /// A probe reached its last rung.
     Answers {
+        /// `host:port`.
+        host: String,
+        /// How long that took.
+        took: Duration,
+    },
+    /// A delivery was answered as it should be.
+    Takes {
         /// `host:port`.
         host: String,
     },
@@ -25,13 +32,18 @@ pub enum Finding {
         /// In words.
         reason: String,
     },
+    /// TCP does not connect, or the name does not resolve.
+    Unreachable {
+        /// In words.
+        reason: String,
+    },
     /// A delivery broke off, or its connection could not be made.
     Broken {
         /// In words.
         reason: String,
     },
-    /// TCP does not connect, or the name does not resolve.
-    Unreachable {
+    /// A delivery met temporary trouble of the primary's own (docs/delivery.md).
+    Troubled {
         /// In words.
         reason: String,
     },
@@ -44,6 +56,13 @@ pub struct Moment {
     pub at: Instant,
     /// For people.
     pub clock: Timestamp,
+}
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        Self { at: Instant::now(), clock: Timestamp::now() }
+    }
 }
 
 /// What a finding changed.
@@ -59,7 +78,7 @@ pub struct Change {
 #[derive(Debug)]
 pub struct Monitor {
     probe: Probe,
-    /// Up, down, or not yet known.
+    /// Up, down, sick, or not yet known.
     pub state: PrimaryState,
     /// Since when.
     pub since: Timestamp,
@@ -69,9 +88,14 @@ pub struct Monitor {
     pub reason: String,
     /// `host:port` that answered last.
     pub host: Option<String>,
+    probed_at: Option<Instant>,
     answers: u32,
     failures: u32,
+    /// Probes in a row that it refused, and returns that did not last: so often the interval doubles.
     refusals: u32,
+    /// It failed deliveries, and none has gone well since, whatever probes say.
+    on_probation: bool,
+    is_slow: bool,
     probe_at_once: bool,
     /// Drawn with each finding, from `0.0..1.0`.
     spread: f64,
@@ -87,9 +111,12 @@ impl Monitor {
             found_at: None,
             reason: "not probed yet".into(),
             host: None,
+            probed_at: None,
             answers: 0,
             failures: 0,
             refusals: 0,
+            on_probation: false,
+            is_slow: false,
             probe_at_once: true,
             spread: 0.0,
         }
@@ -99,42 +126,94 @@ impl Monitor {
     pub fn found(&mut self, finding: Finding, spread: f64, begun: Moment) -> Change {
         self.found_at = Some(begun);
         self.spread = spread;
-        let had_failed = self.failures > 0;
-        let refused = matches!(finding, Finding::Refuses { .. });
-        match finding {
-            Finding::Answers { host } => {
-                self.answers = self.answers.saturating_add(1);
-                (self.failures, self.refusals) = (0, 0);
-                self.reason = format!("{host} answers");
-                self.host = Some(host);
-            }
-            Finding::Refuses { reason } | Finding::Unreachable { reason } | Finding::Broken { reason } => {
-                self.answers = 0;
-                self.failures = self.failures.saturating_add(1);
-                // Only probes count here: all connections of a drain break at once when a server goes.
-                self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
-                self.reason = reason;
-            }
-        }
-        let state = if self.answers >= self.probe.success_threshold {
-            PrimaryState::Up
-        } else if self.failures >= self.probe.failure_threshold {
-            PrimaryState::Down
-        } else {
-            self.state
+        let (had_failed, was_available) = (self.failures > 0, self.takes_mail());
+        let failed_as = self.take_in(finding, begun.at);
+        let state = match failed_as {
+            None if self.answers < self.probe.success_threshold => self.state,
+            None if self.is_slow => PrimaryState::Sick,
+            None => PrimaryState::Up,
+            Some(failed) if self.failures >= self.probe.failure_threshold => failed,
+            Some(_) => self.state,
         };
         let changed = state != self.state;
         if changed {
             (self.state, self.since) = (state, begun.clock);
         }
-        let answers = self.answers > 0 && state == PrimaryState::Up;
-        Change { state: changed.then_some(state), returned: answers && (changed || had_failed) }
+        let returned = failed_as.is_none() && self.takes_mail() && (had_failed || !was_available);
+        Change { state: changed.then_some(state), returned }
+    }
+
+    /// Counts, and says what the primary is if this goes on; `None` if all was well.
+    fn take_in(&mut self, finding: Finding, now: Instant) -> Option<PrimaryState> {
+        let is_probe = matches!(finding, Finding::Answers { .. } | Finding::Refuses { .. } | Finding::Unreachable { .. });
+        if is_probe {
+            self.probed_at = Some(now);
+        }
+        match finding {
+            Finding::Answers { host, took } => {
+                self.is_slow = took > self.probe.slow_after.0;
+                let slowly = format!(", but after {:.1} s", took.as_secs_f64());
+                self.well(host, if self.is_slow { &slowly } else { "" });
+                None
+            }
+            Finding::Takes { host } => {
+                self.on_probation = false;
+                self.refusals = 0;
+                self.well(host, "");
+                None
+            }
+            Finding::Refuses { reason } => {
+                self.refusals = self.refusals.saturating_add(1);
+                Some(self.failed(PrimaryState::Sick, reason))
+            }
+            Finding::Unreachable { reason } => {
+                self.refusals = 0;
+                Some(self.failed(PrimaryState::Down, reason))
+            }
+            Finding::Broken { reason } => Some(self.delivery_failed(PrimaryState::Down, reason)),
+            Finding::Troubled { reason } => Some(self.delivery_failed(PrimaryState::Sick, reason)),
+        }
+    }
+
+    fn well(&mut self, host: String, slowly: &str) {
+        self.answers = self.answers.saturating_add(1);
+        self.failures = 0;
+        if !self.on_probation {
+            self.refusals = 0;
+        }
+        self.reason = format!("{host} answers{slowly}");
+        self.host = Some(host);
+    }
+
+    fn failed(&mut self, becomes: PrimaryState, reason: String) -> PrimaryState {
+        (self.answers, self.reason) = (0, reason);
+        self.failures = self.failures.saturating_add(1);
+        becomes
+    }
+
+    /// All connections of a drain break at once when a server goes: that is one failure of many. But one that greets well and fails each
+    /// delivery is given less and less of them to fail.
+    fn delivery_failed(&mut self, becomes: PrimaryState, reason: String) -> PrimaryState {
+        let was_available = self.takes_mail();
+        self.failed(becomes, reason);
+        if self.on_probation && was_available {
+            self.failures = self.failures.max(self.probe.failure_threshold);
+            self.refusals = self.refusals.saturating_add(1);
+        }
+        self.on_probation |= self.failures >= self.probe.failure_threshold;
+        becomes
+    }
+
+    /// Whether mail can go to it.
+    pub fn takes_mail(&self) -> bool {
+        self.state == PrimaryState::Up || (self.state == PrimaryState::Sick && self.is_slow && self.failures == 0)
     }
 
     /// Whether a good answer to a delivery would tell anything. Once the primary is down only a probe brings it up
     /// again: answers that were on their way when it went are no sign of life. While it is up, a drain gives thousands a second.
     pub fn is_news(&self, now: Instant) -> bool {
-        self.state == PrimaryState::Up && (self.failures > 0 || self.knows_nothing_since(EVIDENCE_AGE, now))
+        self.takes_mail()
+            && (self.failures > 0 || self.on_probation || self.knows_nothing_since(EVIDENCE_AGE, now))
     }
 
     fn knows_nothing_since(&self, age: Duration, now: Instant) -> bool {
@@ -151,19 +230,22 @@ impl Monitor {
         self.probe_at_once = true;
     }
 
-    /// A client came. True if that is a reason to probe at once.
-    pub fn client_connected(&mut self, now: Instant) -> bool {
-        let stale = self.knows_nothing_since(CLIENT_PROBE_AGE, now);
-        self.probe_at_once |= stale;
-        stale
+    /// A client came. True if that is a reason to probe at once. `is_primary`: it is the primary itself, which therefore lives.
+    pub fn client_connected(&mut self, is_primary: bool, now: Instant) -> bool {
+        let is_stale = self.knows_nothing_since(self.probe.renew_for_client_after.0, now);
+        let is_back = is_primary && !self.takes_mail() && self.knows_nothing_since(PRIMARY_CAME_AGE, now);
+        self.probe_at_once |= is_stale || is_back;
+        is_stale || is_back
     }
 
-    /// When to probe next. `mail_waits`: for the primary to answer.
-    pub fn next_probe(&self, mail_waits: bool, now: Instant) -> Instant {
-        match self.found_at {
-            Some(found) if !self.probe_at_once => {
+    /// When to probe next. `mail_waits`: for the primary to answer. `is_first`: mail goes to the first of its hosts; else that one is
+    /// looked for, however well another does.
+    pub fn next_probe(&self, mail_waits: bool, is_first: bool, now: Instant) -> Instant {
+        let found_at = self.found_at.map(|found| found.at);
+        match if is_first { found_at } else { self.probed_at } {
+            Some(looked_at) if !self.probe_at_once => {
                 let interval = self.interval(mail_waits);
-                found.at + interval - interval.mul_f64(JITTER_SHARE * self.spread)
+                looked_at + interval - interval.mul_f64(JITTER_SHARE * self.spread)
             }
             _ => now,
         }
@@ -171,8 +253,9 @@ impl Monitor {
 
     fn interval(&self, mail_waits: bool) -> Duration {
         let Probe { interval, interval_while_queued, interval_while_refusing_max, .. } = &self.probe;
-        let undecided = self.failures > 0 && self.state != PrimaryState::Down;
-        let urgent = undecided || (mail_waits && self.state != PrimaryState::Up);
+        let is_decided = matches!(self.state, PrimaryState::Down | PrimaryState::Sick);
+        let undecided = self.failures > 0 && !is_decided;
+        let urgent = undecided || (mail_waits && !self.takes_mail());
         if !urgent {
             return interval.0;
         }
@@ -202,7 +285,19 @@ mod tests {
     }
 
     fn answers() -> Finding {
-        Finding::Answers { host: "mx1:25".into() }
+        Finding::Answers { host: "mx1:25".into(), took: SECOND }
+    }
+
+    fn takes() -> Finding {
+        Finding::Takes { host: "mx1:25".into() }
+    }
+
+    fn troubled() -> Finding {
+        Finding::Troubled { reason: "451 4.3.0".into() }
+    }
+
+    fn slowly() -> Finding {
+        Finding::Answers { host: "mx1:25".into(), took: 6 * SECOND }
     }
 
     /// Feeds findings a second apart, and returns the state and the seconds until the next probe.
@@ -215,7 +310,7 @@ mod tests {
             monitor.probing();
             monitor.found(finding.clone(), 0.0, Moment { at: now, clock: Timestamp::UNIX_EPOCH });
         }
-        (monitor.state, monitor.next_probe(mail_waits, now).duration_since(now).as_secs_f64())
+        (monitor.state, monitor.next_probe(mail_waits, true, now).duration_since(now).as_secs_f64())
     }
 
     #[test]
@@ -226,7 +321,13 @@ mod tests {
             (vec![unreachable(); 2], PrimaryState::Unknown),
             (vec![unreachable(); 3], PrimaryState::Down),
             (vec![answers(), refuses(), unreachable()], PrimaryState::Up),
-            (vec![answers(), refuses(), unreachable(), refuses()], PrimaryState::Down),
+            (vec![answers(), refuses(), refuses(), unreachable()], PrimaryState::Down),
+            (vec![answers(), refuses(), unreachable(), refuses()], PrimaryState::Sick),
+            (vec![answers(), broken(), broken(), broken()], PrimaryState::Down),
+            (vec![answers(), troubled(), troubled(), troubled()], PrimaryState::Sick),
+            (vec![answers(), troubled(), troubled(), takes(), troubled()], PrimaryState::Up),
+            (vec![slowly()], PrimaryState::Sick),
+            (vec![slowly(), answers()], PrimaryState::Up),
             (vec![unreachable(), unreachable(), unreachable(), answers()], PrimaryState::Up),
         ] {
             assert_eq!(after(&findings, false).0, state, "{findings:?}");
@@ -252,13 +353,52 @@ mod tests {
     }
 
     #[test]
+    fn a_primary_that_greets_well_and_fails_each_delivery_is_tried_less_and_less_often() {
+        let relapses = [answers(), troubled(), answers(), troubled(), answers(), troubled()];
+        let sick = [vec![answers()], vec![troubled(); 3]].concat();
+        for (more, state, seconds) in [
+            (&relapses[..0], PrimaryState::Sick, 2.0),
+            (&relapses[..1], PrimaryState::Up, 30.0),
+            (&relapses[..2], PrimaryState::Sick, 2.0), // one is enough now
+            (&relapses[..4], PrimaryState::Sick, 4.0),
+            (&relapses[..6], PrimaryState::Sick, 8.0),
+        ] {
+            assert_eq!(after(&[&sick, more].concat(), true), (state, seconds), "{more:?}");
+        }
+        let mended = [&sick[..], &[answers(), takes(), troubled()]].concat();
+        assert_eq!(after(&mended, true).0, PrimaryState::Up, "a message taken ends the probation");
+    }
+
+    #[test]
+    fn a_slow_primary_is_sick_and_gets_its_mail_all_the_same() {
+        let now = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
+        let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
+        assert!(monitor.found(slowly(), 0.0, now).returned);
+        assert!(monitor.takes_mail() && monitor.reason.ends_with("but after 6.0 s"), "{}", monitor.reason);
+        (0..3).for_each(|_| drop(monitor.found(refuses(), 0.0, now)));
+        assert!(!monitor.takes_mail());
+    }
+
+    #[test]
+    fn the_first_host_is_looked_for_however_well_another_does() {
+        let now = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
+        let later = Moment { at: now.at + 20 * SECOND, ..now };
+        let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
+        monitor.probing();
+        monitor.found(answers(), 0.0, now);
+        monitor.found(takes(), 0.0, later);
+        assert_eq!(monitor.next_probe(true, true, later.at), later.at + 30 * SECOND);
+        assert_eq!(monitor.next_probe(true, false, later.at), now.at + 30 * SECOND);
+    }
+
+    #[test]
     fn who_asks_while_a_probe_is_under_way_gets_another_one() {
         let now = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
         let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
         monitor.probing();
         monitor.probe_at_once();
         monitor.found(unreachable(), 0.0, now);
-        assert_eq!(monitor.next_probe(true, now.at), now.at);
+        assert_eq!(monitor.next_probe(true, true, now.at), now.at);
     }
 
     #[test]
@@ -290,7 +430,19 @@ mod tests {
         let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
         monitor.probing();
         monitor.found(unreachable(), 1.0, now);
-        assert_eq!(monitor.next_probe(true, now.at), now.at + Duration::from_millis(1750));
+        assert_eq!(monitor.next_probe(true, true, now.at), now.at + Duration::from_millis(1750));
+    }
+
+    #[test]
+    fn a_primary_that_is_away_and_comes_to_us_is_looked_at_again() {
+        let now = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
+        let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
+        monitor.found(answers(), 0.0, now);
+        assert!(!monitor.client_connected(true, now.at + SECOND), "it is known to be up");
+        (0..3).for_each(|_| drop(monitor.found(unreachable(), 0.0, now)));
+        assert!(!monitor.client_connected(true, now.at + SECOND / 10));
+        assert!(!monitor.client_connected(false, now.at + SECOND / 2));
+        assert!(monitor.client_connected(true, now.at + SECOND / 2));
     }
 
     #[test]
@@ -299,9 +451,9 @@ mod tests {
         let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
         monitor.probing();
         monitor.found(answers(), 0.0, now);
-        assert!(!monitor.client_connected(now.at + 5 * SECOND));
-        assert_eq!(monitor.next_probe(false, now.at), now.at + 30 * SECOND);
-        assert!(monitor.client_connected(now.at + 6 * SECOND));
-        assert_eq!(monitor.next_probe(false, now.at + 6 * SECOND), now.at + 6 * SECOND);
+        assert!(!monitor.client_connected(false, now.at + 5 * SECOND));
+        assert_eq!(monitor.next_probe(false, true, now.at), now.at + 30 * SECOND);
+        assert!(monitor.client_connected(false, now.at + 6 * SECOND));
+        assert_eq!(monitor.next_probe(false, true, now.at + 6 * SECOND), now.at + 6 * SECOND);
     }
 }

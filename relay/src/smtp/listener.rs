@@ -153,7 +153,7 @@ impl Hall {
         let names = self.names.as_ref().filter(|_| matches!(guest, Guest::Client(_)));
         let name = names.map_or_else(ClientName::none, |names| names.look_up(client));
         if matches!(guest, Guest::Client(_)) {
-            self.door.primary.client_connected();
+            self.door.primary.client_connected(client);
         }
         connection::serve(stream, Visitor { address: client, name, said, place }, &self.door, stop).await;
         self.door.metrics.sessions.dec();

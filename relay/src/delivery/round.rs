@@ -1,0 +1,398 @@
+//! One message's round: transactions until each waiting recipient was tried once, each outcome durable before the next.
+
+use std::{
+    collections::BTreeSet,
+    pin::pin,
+    sync::{MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::time::timeout;
+
+use super::{
+    Drain,
+    breaker::Sign,
+    courier::{self, Attempted, Connection, Job, Outcome},
+    hop::Hop,
+    inquiry::{self, Inquiry},
+};
+use crate::{
+    chance,
+    foreign::shown,
+    mail::id::MessageId,
+    primary::monitor::Finding,
+    queue::{Doing, Place, pace::Answer, scheduler::Deferral},
+    spool::{
+        ReadError, Stored,
+        field::{Change, Fate, HeldReason},
+        record::Kind,
+    },
+};
+
+/// An attempt that takes longer is not what decides how many connections the primary can bear.
+const STALL: Duration = Duration::from_secs(10);
+/// Until an outcome that could not be recorded is tried again. Until then nothing goes out on its connection.
+const SETTLE_RETRY: Duration = Duration::from_secs(1);
+/// For each answer to the breaker's question.
+pub(super) const INQUIRY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What became of the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It can take the next message.
+    Usable,
+    /// It cannot.
+    Unusable,
+    /// The primary refused, and nothing is made of that: the connection is not used again.
+    Void,
+}
+
+/// What a 5xx means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Refusal {
+    /// A verdict on the mail.
+    Final,
+    /// A verdict on the mail, of a primary that may not be whole yet: it is asked for again after this.
+    NotYet(Duration),
+    /// A sign that the primary is not whole, or it cannot be told: nothing is made of it.
+    Void,
+}
+
+/// Messages that failed with their connection, or in the primary's own trouble. The first time nothing is known against the message;
+/// one that fails so again may be the cause, and must not go first at each return.
+#[derive(Default, Debug)]
+pub struct Reruns(BTreeSet<MessageId>);
+
+/// More than fail in any storm that the pace allows; then it begins anew, and some messages go first once more.
+const RERUNS_MAX: usize = 10_000;
+
+impl Reruns {
+    /// It failed so. True if it did before, too.
+    fn failed(&mut self, id: MessageId) -> bool {
+        if self.0.remove(&id) {
+            return true;
+        }
+        if self.0.len() >= RERUNS_MAX {
+            self.0.clear();
+        }
+        self.0.insert(id);
+        false
+    }
+
+    fn settled(&mut self, id: MessageId) {
+        self.0.remove(&id);
+    }
+}
+
+/// How far a round has come.
+struct Round {
+    id: MessageId,
+    /// Places of recipients that were tried.
+    tried: BTreeSet<u32>,
+    /// Deferred ones are recorded at the end, all together: a round is one deferral of the message, whatever it takes.
+    deferred: Vec<(u32, Fate, String)>,
+    /// Attempts before this one that deferred somebody.
+    deferrals: u32,
+    /// Somebody was delivered.
+    delivered: bool,
+    again: Option<Deferral>,
+}
+
+impl Round {
+    /// Of several reasons to wait, the one that ends first counts.
+    fn waits(&mut self, deferral: Deferral) {
+        self.again = Some(match (self.again, deferral) {
+            (None | Some(Deferral::KeepsPlace), deferral) => deferral,
+            (Some(earlier), Deferral::KeepsPlace) => earlier,
+            (Some(Deferral::After(earlier)), Deferral::After(later)) => Deferral::After(earlier.min(later)),
+            (Some(_), _) => Deferral::Reply,
+        });
+    }
+}
+
+impl Drain {
+    /// Tries each waiting recipient of a message once.
+    pub(super) async fn round(&self, hop: &mut Hop, id: MessageId, place: &mut Place) -> Ended {
+        let mut round = Round {
+            id,
+            tried: BTreeSet::new(),
+            deferred: Vec::new(),
+            deferrals: 0,
+            delivered: false,
+            again: None,
+        };
+        let ended = loop {
+            let Some(mut stored) = self.read(id).await else { return Ended::Usable };
+            round.deferrals = stored.deferrals;
+            let untried = stored.waiting.iter().copied().filter(|place| !round.tried.contains(place));
+            let waiting: Vec<u32> = untried.take(hop.recipients_max(self.recipients_max)).collect();
+            if waiting.is_empty() {
+                break Ended::Usable;
+            }
+            let attempted = self.attempt(hop, &mut stored, &waiting, place).await;
+            if attempted.connection == Connection::Stale {
+                if round.tried.is_empty() {
+                    self.queue.untried(id);
+                    return Ended::Unusable;
+                }
+                round.waits(Deferral::KeepsPlace);
+                break Ended::Unusable;
+            }
+            self.pace(&attempted);
+            let refusal = self.refusal(hop, &stored, &attempted).await;
+            self.take_in(&hop.name, &mut round, &attempted, refusal).await;
+            if !self.goes_on(&hop.name, attempted) {
+                break Ended::Unusable;
+            }
+            if refusal == Refusal::Void {
+                round.waits(Deferral::KeepsPlace); // what was not tried yet waits with the rest
+                break Ended::Void;
+            }
+        };
+        self.settle(&hop.name, round).await;
+        ended
+    }
+
+    /// Reads a message. `None`: nothing is to be sent, and the queue knows.
+    async fn read(&self, id: MessageId) -> Option<Stored> {
+        match self.spool.read(id).await {
+            Ok(Some(stored)) => return Some(stored),
+            Ok(None) => self.queue.settled(id, false, Instant::now()),
+            Err(ReadError::Damaged) => {
+                tracing::error!(%id, "stored bytes are damaged; the message is held");
+                self.metrics.quarantined.inc();
+                let words = "stored bytes are damaged";
+                let fates = self.spool.waiting(id).into_iter().map(|place| (place, Fate::Held, words.into()));
+                self.record(&change(id, "", fates.collect(), Some(HeldReason::Damaged))).await;
+                self.queue.settled(id, false, Instant::now());
+            }
+            Err(ReadError::Io(cause)) => {
+                tracing::error!(%id, %cause, "read message");
+                self.queue.deferred(id, Deferral::Reply, 1, chance::spread(), Instant::now());
+            }
+        }
+        None
+    }
+
+    /// Tries one transaction. Where the other side is silent for long, the connection no longer counts for the pace.
+    async fn attempt(&self, hop: &mut Hop, stored: &mut Stored, waiting: &[u32], place: &mut Place) -> Attempted {
+        let Stored { envelope, trace, content_bytes, content, line_end_added, .. } = stored;
+        let job = Job {
+            envelope,
+            trace,
+            waiting,
+            content_bytes: *content_bytes,
+            line_end_added: *line_end_added,
+            content,
+        };
+        let mut attempting = pin!(courier::attempt(hop, job));
+        if let Ok(attempted) = timeout(STALL, &mut attempting).await {
+            return attempted;
+        }
+        place.turn_to(Doing::Stalled);
+        let attempted = attempting.await;
+        place.turn_to(Doing::Working);
+        attempted
+    }
+
+    /// Tells the pace how the primary bears this.
+    fn pace(&self, attempted: &Attempted) {
+        let has = |wanted: fn(&Outcome) -> bool| attempted.outcomes.iter().any(|(_, outcome)| wanted(outcome));
+        let answer = if attempted.timed_out {
+            Answer::TimedOut
+        } else if has(|outcome| matches!(outcome, Outcome::Deferred(_))) && attempted.trouble.is_none() {
+            Answer::Deferred
+        } else if has(|outcome| matches!(outcome, Outcome::Delivered(_))) {
+            Answer::Taken
+        } else {
+            return; // a refusal tells nothing of how much the primary can bear, and a break is told below
+        };
+        self.queue.answered(attempted.took, answer, Instant::now());
+    }
+
+    /// What the refusals among the outcomes mean. One connection at a time asks; the others wait for what it hears.
+    async fn refusal(&self, hop: &mut Hop, stored: &Stored, attempted: &Attempted) -> Refusal {
+        let refused =
+            attempted.outcomes.iter().find(|(_, outcome)| matches!(outcome, Outcome::Refused { .. }));
+        let Some((place, _)) = refused else { return Refusal::Final };
+        let _turn = self.memory.asking.lock().await;
+        if self.primary.is_broken() {
+            return Refusal::Void;
+        }
+        if self.primary.refused() {
+            let recipient = stored.envelope.recipients.get(*place as usize);
+            let domain = recipient.map_or("", |recipient| recipient.address.domain());
+            if !self.ask(hop, &format!("postmaster@{domain}")).await {
+                return Refusal::Void;
+            }
+        }
+        let (is_after_return, after) = self.primary.second_look();
+        let mut looks = lock(&self.memory.second_looks);
+        let look = looks.refused(stored.envelope.id, is_after_return, after, Instant::now());
+        look.map_or(Refusal::Final, Refusal::NotYet)
+    }
+
+    /// Asks what no primary should refuse; on a connection of its own, if this one is of no more use. False if it shows a sign, or does not say.
+    async fn ask(&self, hop: &mut Hop, postmaster: &str) -> bool {
+        let mut inquiry = inquiry::inquire(hop, postmaster, INQUIRY_TIMEOUT).await;
+        if matches!(inquiry, Inquiry::Unclear(_))
+            && let Ok(mut fresh) = self.open().await
+        {
+            inquiry = inquiry::inquire(&mut fresh, postmaster, INQUIRY_TIMEOUT).await;
+            tokio::spawn(fresh.quit(super::QUIT_TIMEOUT));
+        }
+        match inquiry {
+            Inquiry::Well => {
+                self.primary.answered_well();
+                true
+            }
+            Inquiry::RefusesMail(words) => {
+                self.primary.sign(Sign::Mail, postmaster, &words);
+                !self.primary.is_broken() // a person may have overruled it
+            }
+            Inquiry::RefusesPostmaster(words) => {
+                self.primary.sign(Sign::Postmaster, postmaster, &words);
+                !self.primary.is_broken()
+            }
+            Inquiry::Unclear(words) => {
+                tracing::warn!(words = shown(words), "the primary refuses mail, and does not say whether it is well");
+                false
+            }
+        }
+    }
+
+    /// Makes durable what has its end with this transaction, and keeps the rest for the end of the round.
+    async fn take_in(&self, next_hop: &str, round: &mut Round, attempted: &Attempted, refusal: Refusal) {
+        let is_troubled = attempted.trouble.is_some() || matches!(attempted.connection, Connection::Broken(_));
+        let (mut ended, mut held_as) = (Vec::new(), None);
+        for (place, outcome) in &attempted.outcomes {
+            if *outcome != Outcome::Untried {
+                round.tried.insert(*place);
+            }
+            let (fate, words) = match outcome {
+                Outcome::Untried => continue,
+                Outcome::Delivered(words) => (Fate::Delivered, words.clone()),
+                Outcome::Deferred(words) | Outcome::MaybeDelivered(words) => {
+                    round.waits(if is_troubled { Deferral::KeepsPlace } else { Deferral::Reply });
+                    (Fate::Deferred, words.clone())
+                }
+                Outcome::Refused { words, .. } => match refusal {
+                    Refusal::Final => {
+                        held_as = Some(HeldReason::Undeliverable);
+                        (Fate::Held, words.clone())
+                    }
+                    Refusal::NotYet(after) => {
+                        round.waits(Deferral::After(after));
+                        (Fate::Deferred, words.clone())
+                    }
+                    Refusal::Void => {
+                        round.waits(Deferral::KeepsPlace);
+                        (Fate::Deferred, words.clone())
+                    }
+                },
+                Outcome::Lacking(words) => {
+                    held_as = Some(HeldReason::Capability);
+                    (Fate::Held, words.clone())
+                }
+                Outcome::Unreadable => {
+                    self.metrics.quarantined.inc();
+                    held_as = Some(HeldReason::Damaged);
+                    (Fate::Held, "stored bytes are damaged".into())
+                }
+            };
+            if fate == Fate::Deferred { round.deferred.push((*place, fate, words)) } else { ended.push((*place, fate, words)) }
+        }
+        if ended.iter().any(|(_, fate, _)| *fate == Fate::Delivered) {
+            round.delivered = true;
+            self.primary.took();
+        }
+        if !ended.is_empty() {
+            self.record(&change(round.id, next_hop, ended, held_as)).await;
+        }
+    }
+
+    /// Tells what the transaction showed of the primary. False if the connection is of no more use.
+    fn goes_on(&self, next_hop: &str, attempted: Attempted) -> bool {
+        let reason = |words: &str| format!("delivery to {next_hop}: {words}");
+        match (attempted.connection, attempted.trouble) {
+            (Connection::Broken(words), _) => {
+                self.queue.broke(Instant::now());
+                self.primary.delivery_found(Finding::Broken { reason: reason(&words) });
+                false
+            }
+            (connection, Some(words)) => {
+                self.queue.broke(Instant::now());
+                self.primary.delivery_found(Finding::Troubled { reason: reason(&words) });
+                connection == Connection::Usable && self.primary.takes_mail()
+            }
+            (Connection::Usable, None) => {
+                self.primary.delivery_answered(next_hop);
+                true
+            }
+            (Connection::Stale | Connection::GivenUp, None) => false,
+        }
+    }
+
+    /// The round is over: what was deferred becomes durable, and the queue learns when the message goes again.
+    async fn settle(&self, next_hop: &str, round: Round) {
+        let Round { id, tried: _, deferred, deferrals, delivered, again } = round;
+        if !deferred.is_empty() {
+            self.metrics.deferred.inc();
+            self.record(&change(id, next_hop, deferred, None)).await;
+        }
+        let now = Instant::now();
+        let Some(mut deferral) = again else {
+            lock(&self.memory.second_looks).settled(id);
+            lock(&self.memory.reruns).settled(id);
+            return self.queue.settled(id, delivered, now);
+        };
+        if deferral == Deferral::KeepsPlace && !self.primary.is_broken() && lock(&self.memory.reruns).failed(id) {
+            deferral = Deferral::Reply;
+        }
+        self.queue.deferred(id, deferral, deferrals + 1, chance::spread(), now);
+    }
+
+    /// Writes an attempt to the spool and the log. Comes back only when it is durable: until then this connection sends nothing more, so
+    /// a crash repeats one message a connection at most.
+    async fn record(&self, attempt: &Change) {
+        let id = attempt.id;
+        let closed = loop {
+            match self.spool.change(attempt.clone()).await {
+                Ok(closed) => break closed,
+                Err(reason) => {
+                    tracing::error!(%id, ?reason, "record outcome; this connection waits until it can be");
+                    tokio::time::sleep(SETTLE_RETRY).await;
+                }
+            }
+        };
+        let count = |wanted: Fate| attempt.fates.iter().filter(|(_, fate, _)| *fate == wanted).count();
+        let (delivered, deferred, held) = (count(Fate::Delivered), count(Fate::Deferred), count(Fate::Held));
+        let reply = shown(attempt.fates.first().map_or("", |(_, _, words)| words));
+        tracing::info!(%id, next_hop = attempt.by, delivered, deferred, held, reply, "attempt");
+        self.metrics.delivered.inc_by(u64::from(closed));
+    }
+}
+
+fn change(id: MessageId, by: &str, fates: Vec<(u32, Fate, String)>, held_as: Option<HeldReason>) -> Change {
+    Change { kind: Kind::Attempt, id, at: Timestamp::now(), by: by.to_owned(), fates, held_as }
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_fails_with_its_connection_once_without_being_suspected() {
+        let (mut reruns, id) = (Reruns::default(), MessageId::new());
+        assert_eq!([reruns.failed(id), reruns.failed(id), reruns.failed(id)], [false, true, false]);
+        reruns.settled(id);
+        assert!(!reruns.failed(id));
+        (0..2 * RERUNS_MAX).for_each(|_| assert!(!reruns.failed(MessageId::new())));
+        assert!(reruns.0.len() <= RERUNS_MAX);
+    }
+}
