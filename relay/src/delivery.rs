@@ -24,7 +24,7 @@ use crate::{
     mail::id::MessageId,
     metrics::Metrics,
     primary::{Primary, monitor::Finding},
-    queue::{Doing, Place, Queue, scheduler::Deferral},
+    queue::{Doing, Place, Queue, pace::Answer, scheduler::Deferral},
     spool::{
         ReadError, Spool, Stored,
         field::{Change, Fate},
@@ -101,7 +101,7 @@ impl Drain {
             }
             Err(cause) => {
                 // Where others are at work, it only takes no more of them.
-                if self.queue.connection_refused(Instant::now()) {
+                if place.turned_away(Instant::now()) {
                     self.primary.delivery_found(Finding::Broken { reason: cause.to_string() });
                 }
             }
@@ -111,19 +111,26 @@ impl Drain {
     /// Message after message, until there is none, or the connection is of no more use.
     async fn hand_over(&self, mut hop: Hop, place: &mut Place, stop: &CancellationToken) {
         for _ in 0..self.messages_per_connection_max {
-            place.turn_to(Doing::Idle);
+            if !place.stays() {
+                break;
+            }
             let Some(id) = self.next(stop).await else { break };
             place.turn_to(Doing::Working);
             let Some(mut stored) = self.read(id).await else { continue };
+            let begun = Instant::now();
             let attempted = self.attempt(&mut hop, &mut stored, place).await;
+            let answered = Instant::now();
             if attempted.connection == Connection::Stale {
                 return self.queue.untried(id);
+            }
+            if let Some(answer) = answer(&attempted) {
+                self.queue.answered(answered - begun, answer, answered);
             }
             self.settle(&hop.name, &stored, &attempted).await;
             match attempted.connection {
                 Connection::Usable => self.primary.delivery_answered(&hop.name),
                 Connection::Broken(reason) => {
-                    self.queue.connection_broke();
+                    self.queue.broke(Instant::now());
                     let reason = format!("delivery to {}: {reason}", hop.name);
                     return self.primary.delivery_found(Finding::Broken { reason });
                 }
@@ -205,7 +212,7 @@ impl Drain {
         self.metrics.deferred.inc();
         // A message on which connections break again and again may be the cause: it does not go first at each return.
         let first_break = matches!(attempted.connection, Connection::Broken(_)) && stored.deferrals == 0;
-        let deferral = if first_break { Deferral::Connection } else { Deferral::Reply };
+        let deferral = if first_break { Deferral::KeepsPlace } else { Deferral::Reply };
         self.queue.deferred(id, deferral, stored.deferrals + 1, chance::spread(), now);
     }
 
@@ -226,6 +233,18 @@ impl Drain {
         let reply = shown(attempt.fates.first().map_or("", |(_, _, words)| words));
         tracing::info!(%id, next_hop = attempt.by, delivered, deferred, held, reply, "attempt");
         self.metrics.delivered.inc_by(u64::from(closed));
+    }
+}
+
+/// What an attempt tells of how much the primary can bear.
+fn answer(attempted: &Attempted) -> Option<Answer> {
+    let has = |wanted: fn(&Outcome) -> bool| attempted.outcomes.iter().any(|(_, outcome)| wanted(outcome));
+    if matches!(attempted.connection, Connection::Broken(_)) {
+        None
+    } else if has(|outcome| matches!(outcome, Outcome::Delivered(_))) {
+        Some(Answer::Taken)
+    } else {
+        has(|outcome| matches!(outcome, Outcome::Deferred(_))).then_some(Answer::Deferred)
     }
 }
 

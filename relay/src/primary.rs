@@ -197,7 +197,7 @@ impl Primary {
             None => tracing::debug!(reason, "primary was looked at"),
         }
         if change.returned {
-            self.queue.primary_returned();
+            self.queue.primary_returned(Instant::now());
         }
         self.metrics.primary_up.set(i64::from(self.is_up()));
     }

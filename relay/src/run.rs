@@ -20,10 +20,11 @@ use crate::{
     admin,
     config::Config,
     delivery::Drain,
+    mail::envelope::Flow,
     metrics::Metrics,
     observe::{self, Observe},
     primary::Primary,
-    queue::Queue,
+    queue::{Queue, scheduler::Lane},
     smtp::{
         certificates::{Certificates, Files},
         connection::{Door, Limits},
@@ -179,7 +180,7 @@ fn assemble(config: &Config, certificates: Arc<Certificates>, data: PathBuf) -> 
     let (spool, waiting) = Spool::open(Arc::new(RealDisk::new(&data)), watchers)?;
     let queue = Arc::new(Queue::new(&document.primary.delivery));
     spool.damages().0.iter().for_each(|damage| tracing::warn!("{damage}"));
-    waiting.into_iter().for_each(|id| queue.spooled(id));
+    waiting.into_iter().for_each(|id| queue.spooled(id, Flow::default(), Lane::Backlog));
     let primary = Arc::new(Primary::new(
         document.primary.hosts.clone(),
         document.hostname.clone(),

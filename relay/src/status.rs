@@ -79,7 +79,7 @@ impl Parts {
             state,
             messages_per_second: self.queue.messages_per_second(Instant::now()),
             connections,
-            connections_allowed: connections,
+            connections_allowed: self.queue.connections_allowed() as u64,
             estimated_empty: None,
             hold: None,
             breaker: None,
