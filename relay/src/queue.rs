@@ -1,10 +1,17 @@
 //! What waits and when it goes: the shared handle around the pure scheduler and pace.
 
-pub mod backoff;
+pub mod age;
+mod backoff;
+mod claim;
+mod later;
 pub mod pace;
 mod place;
-pub mod rate;
+mod rate;
 pub mod scheduler;
+#[cfg(test)]
+mod simulated;
+mod slowness;
+mod turns;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,15 +21,18 @@ use std::{
 use backupmx_relay_api::config::Delivery;
 use tokio::sync::{Notify, futures::Notified};
 
-pub use self::place::{Doing, Place};
 use self::{
     backoff::Backoff,
-    pace::Pace,
+    pace::{Answer, Pace},
     place::Places,
     rate::Rate,
-    scheduler::{Deferral, Scheduler},
+    scheduler::{Claim, Deferral, Lane, Next, Scheduler},
 };
-use crate::mail::id::MessageId;
+pub use self::{
+    claim::Claimed,
+    place::{Doing, Place},
+};
+use crate::mail::{envelope::Flow, id::MessageId};
 
 /// The queue as sessions, the drain and status share it.
 pub struct Queue {
@@ -40,15 +50,13 @@ struct Core {
     no_connect_before: Option<Instant>,
 }
 
-/// A server that refuses connections is not asked more often than this.
-const CONNECT_RETRY: Duration = Duration::from_secs(1);
-
 impl Queue {
     /// Empty, with the configured intervals and bounds.
     pub fn new(delivery: &Delivery) -> Self {
         let backoff = Backoff { first: delivery.retry_interval.0, longest: delivery.retry_interval_max.0 };
         let places_max = delivery.max_connections as usize;
-        let (scheduler, pace) = (Scheduler::new(backoff), Pace::new(places_max));
+        let scheduler = Scheduler::new(backoff, delivery.order);
+        let pace = Pace::new(places_max, delivery.remember_limit.0);
         let core = Core {
             scheduler,
             pace,
@@ -60,10 +68,10 @@ impl Queue {
         Self { core: Mutex::new(core), changed: Notify::new() }
     }
 
-    /// A message is ours and due.
-    pub fn spooled(&self, id: MessageId) {
+    /// A message is ours and due. `flow`: whose it is. `lane`: [`Lane::Backlog`] if it was found at start.
+    pub fn spooled(&self, id: MessageId, flow: Flow, lane: Lane) {
         // Who is busy takes it anyway, and who waits for the primary need not hear of each message.
-        if self.core().scheduler.spooled(id) {
+        if self.core().scheduler.spooled(id, flow, lane) {
             self.changed.notify_waiters();
         }
     }
@@ -83,8 +91,9 @@ impl Queue {
         self.news(Scheduler::flush)
     }
 
-    /// The primary answers again: what waits only because a connection broke is due.
-    pub fn primary_returned(&self) {
+    /// The primary answers again: what waits only for it is due, all that came so far is backlog, and one message goes first.
+    pub fn primary_returned(&self, now: Instant) {
+        self.core().pace.returned(now);
         self.news(Scheduler::primary_returned);
     }
 
@@ -109,9 +118,6 @@ impl Queue {
         core.scheduler.settled(id);
         if delivered {
             core.rate.count(now);
-            if core.pace.delivered() {
-                self.changed.notify_waiters();
-            }
         }
     }
 
@@ -125,6 +131,19 @@ impl Queue {
         self.core().scheduler.untried(id);
     }
 
+    /// Asks for a message on behalf of a person. `None` if it is being tried, or another person decides on it.
+    pub fn claim(self: &Arc<Self>, id: MessageId) -> Option<Claimed> {
+        match self.core().scheduler.claim(id) {
+            Claim::Busy => None,
+            Claim::Taken { was_waiting } => Some(Claimed::new(self.clone(), id, was_waiting)),
+        }
+    }
+
+    /// When a message is tried; `None` if it does not wait.
+    pub fn next_attempt(&self, id: MessageId) -> Option<Next> {
+        self.core().scheduler.next_attempt(id)
+    }
+
     /// A place for one more connection, if more is due than those without work will take, and the pace allows it.
     pub fn may_connect(self: &Arc<Self>, now: Instant) -> Option<Place> {
         let mut core = self.core();
@@ -134,23 +153,23 @@ impl Queue {
         if no_connect_before.is_some_and(|before| now < before) {
             return None;
         }
-        // One that got no answer for a while is not the primary's pace; a few of them must not stop the drain.
-        let may = has_work && places.all() - places.stalled < pace.connections() && places.all() < *places_max;
+        let may = has_work && places.paced() < pace.allowed() && places.all() < *places_max;
         drop(core);
-        may.then(|| Place::take(self.clone()))
+        may.then(|| Place::take(self.clone(), now))
+    }
+
+    /// An attempt ended now, `took` after it began. Said before its outcome is recorded: the disk's time is not the primary's.
+    pub fn answered(&self, took: Duration, answer: Answer, now: Instant) {
+        let mut core = self.core();
+        let used = core.places.paced();
+        if core.pace.answered(took, answer, used, now) {
+            self.changed.notify_waiters();
+        }
     }
 
     /// A connection broke.
-    pub fn connection_broke(&self) {
-        self.core().pace.failed();
-    }
-
-    /// A connection could not be made. True if no other one is at work, so that this tells something of the primary.
-    pub fn connection_refused(&self, now: Instant) -> bool {
-        let mut core = self.core();
-        core.pace.failed();
-        core.no_connect_before = Some(now + CONNECT_RETRY);
-        core.places.working + core.places.idle == 0
+    pub fn broke(&self, now: Instant) {
+        self.core().pace.broke(now);
     }
 
     /// When the next deferred message becomes due, but no later than this.
@@ -168,9 +187,20 @@ impl Queue {
         self.core().places.all()
     }
 
+    /// Connections that the primary's answers allow.
+    pub fn connections_allowed(&self) -> usize {
+        self.core().pace.allowed()
+    }
+
     /// Messages a second, over the last seconds.
     pub fn messages_per_second(&self, now: Instant) -> f64 {
         self.core().rate.per_second(now)
+    }
+
+    /// Until nothing waits, at this rate; `None` while nothing leaves.
+    pub fn time_to_empty(&self, now: Instant) -> Option<Duration> {
+        let core = self.core();
+        core.rate.estimated_empty(core.scheduler.waiting(), now)
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
@@ -180,45 +210,100 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{place::CONNECT_RETRY, *};
 
-    fn with_due(messages: usize) -> (Arc<Queue>, Instant) {
-        let queue = Arc::new(Queue::new(&Delivery::default()));
-        (0..messages).for_each(|_| queue.spooled(MessageId::new()));
+    const MS: Duration = Duration::from_millis(1);
+
+    fn with_due(messages: usize, max_connections: u32) -> (Arc<Queue>, Instant) {
+        let queue = Arc::new(Queue::new(&Delivery { max_connections, ..Delivery::default() }));
+        (0..messages).for_each(|_| spool(&queue));
         (queue, Instant::now())
+    }
+
+    fn spool(queue: &Queue) {
+        queue.spooled(MessageId::new(), Flow::default(), Lane::New);
+    }
+
+    /// As many as may be, each one with work, after the primary took enough messages.
+    fn working(queue: &Arc<Queue>, connections: usize, now: Instant) -> Vec<Place> {
+        let mut places = Vec::new();
+        while places.len() < connections {
+            let mut place = queue.may_connect(now).expect("something is due");
+            assert!(queue.take(now).is_some());
+            place.turn_to(Doing::Working);
+            places.push(place);
+            if places.len() < connections {
+                queue.answered(MS, Answer::Taken, now);
+            }
+        }
+        places
     }
 
     #[test]
     fn a_connection_that_was_refused_is_tried_a_second_later_or_when_there_is_news() {
-        let (queue, now) = with_due(5);
-        drop(queue.may_connect(now).expect("something is due"));
-        assert!(queue.connection_refused(now), "no other connection is at work");
-        assert!(queue.may_connect(now + CONNECT_RETRY - Duration::from_millis(1)).is_none());
+        let (queue, now) = with_due(5, 20);
+        let place = queue.may_connect(now).expect("something is due");
+        assert!(place.turned_away(now), "no other connection is served");
+        drop(place);
+        assert!(queue.may_connect(now + CONNECT_RETRY - MS).is_none());
+        let place = queue.may_connect(now + CONNECT_RETRY).expect("the second is over");
+        place.turned_away(now + CONNECT_RETRY);
+        drop(place);
+        queue.primary_returned(now + CONNECT_RETRY);
         assert!(queue.may_connect(now + CONNECT_RETRY).is_some());
-        queue.connection_refused(now);
-        queue.primary_returned();
-        assert!(queue.may_connect(now).is_some());
+    }
+
+    #[test]
+    fn a_connection_turned_away_while_others_are_served_tells_how_many_the_primary_takes() {
+        let (queue, now) = with_due(20, 20);
+        let _places = working(&queue, 4, now);
+        queue.answered(MS, Answer::Taken, now);
+        let one_more = queue.may_connect(now).expect("the pace allows five");
+        assert!(!one_more.turned_away(now), "the primary is well");
+        assert_eq!(queue.connections_allowed(), 3);
     }
 
     #[test]
     fn connections_are_not_opened_for_work_that_others_will_take() {
-        let (queue, now) = with_due(2);
-        for _ in 0..5 {
-            let id = queue.take(now).unwrap();
-            queue.settled(id, true, now); // the pace grows
-            queue.spooled(MessageId::new());
-        }
-        let places: Vec<_> = std::iter::from_fn(|| queue.may_connect(now)).collect();
-        assert_eq!((places.len(), queue.connections()), (2, 2));
+        let (queue, now) = with_due(5, 20);
+        let mut places = working(&queue, 3, now); // two are due
+        places.iter_mut().for_each(|place| place.turn_to(Doing::Idle));
+        queue.answered(MS, Answer::Taken, now);
+        assert!(queue.may_connect(now).is_none());
+        (0..2).for_each(|_| spool(&queue));
+        places.extend(queue.may_connect(now));
+        assert!(queue.may_connect(now).is_none());
+        assert_eq!((places.len(), queue.connections()), (4, 4));
         drop(places);
         assert_eq!(queue.connections(), 0);
     }
 
     #[test]
+    fn one_connection_only_is_there_until_the_canary_is_taken() {
+        let (queue, now) = with_due(100, 20);
+        let mut place = queue.may_connect(now).expect("the canary's");
+        for doing in [Doing::Connecting, Doing::Idle, Doing::Working] {
+            place.turn_to(doing);
+            assert!(queue.may_connect(now).is_none(), "{doing:?}");
+        }
+        queue.answered(MS, Answer::Taken, now);
+        assert!(queue.may_connect(now).is_some());
+    }
+
+    #[test]
+    fn connections_beyond_a_reduced_pace_end_after_their_message() {
+        let (queue, now) = with_due(20, 20);
+        let mut places = working(&queue, 4, now);
+        queue.broke(now);
+        let stay: Vec<_> = places.iter_mut().map(Place::stays).collect();
+        assert_eq!(stay, [false, false, false, true]);
+        assert_eq!(queue.connections(), 4, "they are still saying goodbye");
+        assert!(queue.may_connect(now).is_none());
+    }
+
+    #[test]
     fn a_stalled_connection_gives_its_turn_to_another_but_keeps_its_place() {
-        let queue = Arc::new(Queue::new(&Delivery { max_connections: 2, ..Delivery::default() }));
-        let now = Instant::now();
-        (0..5).for_each(|_| queue.spooled(MessageId::new()));
+        let (queue, now) = with_due(5, 2);
         let mut places = Vec::new();
         for _ in 0..2 {
             let mut place = queue.may_connect(now).expect("the pace allows one");
@@ -232,12 +317,41 @@ mod tests {
 
     #[test]
     fn asking_for_a_connection_makes_due_what_was_deferred_until_now() {
-        let (queue, now) = with_due(1);
-        let id = queue.take(now).unwrap();
+        let (queue, now) = with_due(1, 20);
+        let (place, id) = (queue.may_connect(now).unwrap(), queue.take(now).unwrap());
         queue.deferred(id, Deferral::Reply, 1, 0.0, now);
-        queue.connection_refused(now + Duration::from_secs(60));
+        place.turned_away(now + Duration::from_secs(60));
+        drop(place);
         assert!(queue.may_connect(now + Duration::from_secs(60)).is_none());
         let later = now + Duration::from_secs(3600);
         assert_eq!(queue.next_due(later), later, "else the drain would wake for it again and again");
+    }
+
+    #[test]
+    fn a_claim_that_is_cut_off_leaves_the_message_due() {
+        let (queue, now) = with_due(1, 20);
+        let id = queue.take(now).unwrap();
+        assert!(queue.claim(id).is_none(), "it is being tried");
+        queue.untried(id);
+        let claimed = queue.claim(id).expect("nobody has it");
+        assert!(claimed.was_waiting() && queue.take(now).is_none());
+        drop(claimed);
+        assert_eq!(queue.take(now), Some(id));
+    }
+
+    #[test]
+    fn what_a_person_decided_holds() {
+        let (queue, now) = with_due(2, 20);
+        let (tried, id) = (queue.take(now).unwrap(), queue.take(now).unwrap());
+        queue.untried(id);
+        queue.claim(id).unwrap().ended();
+        assert_eq!((queue.next_attempt(id), queue.take(now)), (None, None));
+        queue.claim(id).unwrap().retried();
+        assert_eq!(queue.next_attempt(id), None, "it is held, and a retry does not release it");
+        queue.claim(id).unwrap().released(Flow::default());
+        assert_eq!(queue.next_attempt(id), Some(Next::Due));
+        queue.deferred(tried, Deferral::Reply, 1, 0.0, now);
+        queue.claim(tried).unwrap().retried();
+        assert_eq!(queue.next_attempt(tried), Some(Next::Due));
     }
 }

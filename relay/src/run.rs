@@ -23,7 +23,7 @@ use crate::{
     metrics::Metrics,
     observe::{self, Observe},
     primary::Primary,
-    queue::Queue,
+    queue::{Queue, scheduler::Lane},
     smtp::{
         certificates::{Certificates, Files},
         connection::{Door, Limits},
@@ -179,7 +179,7 @@ fn assemble(config: &Config, certificates: Arc<Certificates>, data: PathBuf) -> 
     let (spool, waiting) = Spool::open(Arc::new(RealDisk::new(&data)), watchers)?;
     let queue = Arc::new(Queue::new(&document.primary.delivery));
     spool.damages().0.iter().for_each(|damage| tracing::warn!("{damage}"));
-    waiting.into_iter().for_each(|id| queue.spooled(id));
+    waiting.into_iter().for_each(|(id, flow)| queue.spooled(id, flow, Lane::Backlog));
     let primary = Arc::new(Primary::new(config, caller, queue.clone(), metrics.clone(), &data));
     let limits = limits(config);
     let door = Door {

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backupmx_relay::queue::Queue;
+use backupmx_relay::{
+    mail::envelope::Flow,
+    queue::{Queue, scheduler::Lane},
+};
 use backupmx_relay_api::config::Delivery;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::{Value, json};
@@ -240,7 +243,7 @@ impl Open {
         let messages = waiting.len();
         let begun = Instant::now();
         let queue = Queue::new(&Delivery::default());
-        waiting.into_iter().for_each(|id| queue.spooled(id));
+        waiting.into_iter().for_each(|id| queue.spooled(id, Flow::default(), Lane::Backlog));
         let told = json!({
             "messages": messages,
             "open_ms": opened.as_secs_f64() * 1e3,

@@ -1,8 +1,14 @@
 //! What each connection to the primary is doing, counted, and counted back however it ends.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::Queue;
+
+/// A server that refuses connections is not asked more often than this.
+pub(super) const CONNECT_RETRY: Duration = Duration::from_secs(1);
 
 /// What a connection is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +21,8 @@ pub enum Doing {
     Idle,
     /// It hands a message over, and got no answer for a while.
     Stalled,
+    /// It says goodbye, since there are more than the pace allows.
+    Leaving,
 }
 
 /// How many connections are doing what.
@@ -24,13 +32,32 @@ pub struct Places {
     pub working: usize,
     pub idle: usize,
     pub stalled: usize,
+    pub leaving: usize,
 }
 
 impl Places {
     /// All of them.
     pub fn all(&self) -> usize {
-        let Self { connecting, working, idle, stalled } = *self;
-        connecting + working + idle + stalled
+        self.paced() + self.stalled + self.leaving
+    }
+
+    /// Those that count for the pace.
+    ///
+    /// One that got no answer for a while is not the primary's pace; a few of them must not stop the drain. That holds for
+    /// the canary too: one message that a scanner chews on for ten minutes must not stop it for as long.
+    pub fn paced(&self) -> usize {
+        self.connecting + self.working + self.idle
+    }
+
+    /// Those that the primary has taken.
+    pub fn served(&self) -> usize {
+        self.all() - self.connecting
+    }
+
+    fn turn(&mut self, from: &mut Doing, to: Doing) {
+        *self.count(*from) -= 1;
+        *self.count(to) += 1;
+        *from = to;
     }
 
     fn count(&mut self, doing: Doing) -> &mut usize {
@@ -39,6 +66,7 @@ impl Places {
             Doing::Working => &mut self.working,
             Doing::Idle => &mut self.idle,
             Doing::Stalled => &mut self.stalled,
+            Doing::Leaving => &mut self.leaving,
         }
     }
 }
@@ -47,26 +75,49 @@ impl Places {
 pub struct Place {
     queue: Arc<Queue>,
     doing: Doing,
+    begun: Instant,
 }
 
 impl Place {
-    pub(super) fn take(queue: Arc<Queue>) -> Self {
+    pub(super) fn take(queue: Arc<Queue>, begun: Instant) -> Self {
         let doing = Doing::Connecting;
         *queue.core().places.count(doing) += 1;
-        Self { queue, doing }
+        Self { queue, doing, begun }
     }
 
     /// From now on it does this.
     pub fn turn_to(&mut self, doing: Doing) {
-        {
-            let mut core = self.queue.core();
-            *core.places.count(self.doing) -= 1;
-            *core.places.count(doing) += 1;
-        }
-        self.doing = doing;
+        self.queue.core().places.turn(&mut self.doing, doing);
         if doing == Doing::Stalled {
             self.queue.wake(); // another one may take its turn
         }
+    }
+
+    /// It is idle. False if there are more than the pace allows: then this one is to end, and counts for the pace no more.
+    ///
+    /// Asked between messages, so that a pace that was reduced holds for connections that are there already.
+    pub fn stays(&mut self) -> bool {
+        let mut core = self.queue.core();
+        core.places.turn(&mut self.doing, Doing::Idle);
+        let stays = core.places.paced() <= core.pace.allowed();
+        if !stays {
+            core.places.turn(&mut self.doing, Doing::Leaving);
+        }
+        stays
+    }
+
+    /// The connection could not be made, or the primary sent it away: not at once again.
+    ///
+    /// True if no other one is served, so that this tells something of the primary; else it tells how many it takes.
+    pub fn turned_away(&self, now: Instant) -> bool {
+        let mut core = self.queue.core();
+        let others_served = core.places.served() - usize::from(self.doing != Doing::Connecting);
+        match others_served {
+            0 => core.pace.broke(now),
+            _ => core.pace.turned_away(now.saturating_duration_since(self.begun), others_served, now),
+        }
+        core.no_connect_before = Some(now + CONNECT_RETRY);
+        others_served == 0
     }
 }
 

@@ -36,6 +36,12 @@ impl Rate {
         let count: u64 = recent.map(|(_, count)| count).sum();
         count as f64 / WINDOW.as_secs_f64()
     }
+
+    /// How long so many would take at this rate; `None` while nothing happens.
+    pub fn estimated_empty(&self, waiting: usize, now: Instant) -> Option<Duration> {
+        let per_second = self.per_second(now);
+        (per_second > 0.0).then(|| Duration::from_secs_f64(waiting as f64 / per_second))
+    }
 }
 
 #[cfg(test)]
@@ -52,5 +58,15 @@ mod tests {
         assert_eq!(rate.per_second(start + Duration::from_secs(10)), 0.0);
         rate.count(start + Duration::from_secs(60));
         assert_eq!(rate.steps.len(), 1, "old counts are forgotten");
+    }
+
+    #[test]
+    fn the_queue_is_empty_when_what_waits_has_gone_at_this_rate_and_never_while_nothing_goes() {
+        let (mut rate, now) = (Rate::default(), Instant::now());
+        assert_eq!(rate.estimated_empty(1000, now), None);
+        (0..50).for_each(|_| rate.count(now));
+        assert_eq!(rate.estimated_empty(1000, now), Some(Duration::from_secs(100)));
+        assert_eq!(rate.estimated_empty(0, now), Some(Duration::ZERO));
+        assert_eq!(rate.estimated_empty(1000, now + Duration::from_secs(60)), None);
     }
 }

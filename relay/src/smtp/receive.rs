@@ -19,12 +19,13 @@ use super::{
 use crate::{
     foreign::shown,
     mail::{
-        envelope::Envelope,
+        envelope::{Envelope, Flow},
         header::HeaderReader,
         id::MessageId,
         trace::{self, Circumstances},
     },
     policy::{Question, Refusal},
+    queue::scheduler::Lane,
     spool::{Incoming, NotKept},
 };
 
@@ -219,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             Ok(receipt) => {
                 self.door.metrics.accepted.inc();
                 arrival.log(content_bytes);
-                self.door.queue.spooled(receipt.id());
+                self.door.queue.spooled(receipt.id(), arrival.flow, Lane::New);
             }
             Err(reason) => tracing::error!(id = %arrival.id, client = %self.client, ?reason, "not kept"),
         }
@@ -275,6 +276,7 @@ struct Arrival {
     client: IpAddr,
     client_name: String,
     sender: String,
+    flow: Flow,
     recipients: usize,
     /// The content came by BDAT without its last line end, and got one.
     line_end_added: bool,
@@ -288,13 +290,14 @@ impl Arrival {
             client: envelope.client,
             client_name: client_name.map_or_else(String::new, shown),
             sender,
+            flow: envelope.flow(),
             recipients: envelope.recipients.len(),
             line_end_added: false,
         }
     }
 
     fn log(&self, content_bytes: u64) {
-        let Self { id, client, client_name, sender, recipients, line_end_added } = self;
+        let Self { id, client, client_name, sender, flow: _, recipients, line_end_added } = self;
         tracing::info!(%id, %client, client_name, sender, recipients, bytes = content_bytes, "accepted");
         if *line_end_added {
             tracing::info!(%id, "its content came without a last line end, and got one");
