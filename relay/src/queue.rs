@@ -1,7 +1,7 @@
 //! What waits and when it goes: the shared handle around the pure scheduler and pace.
 
 pub mod age;
-mod backoff;
+pub mod backoff;
 mod claim;
 mod later;
 pub mod pace;

@@ -8,12 +8,12 @@ use std::{
 use backupmx_relay::{
     mail::{
         address::Address,
-        envelope::{Body, Envelope, Protocol},
+        envelope::{Body, Envelope, Flow, Protocol},
         id::MessageId,
     },
     queue::{
         backoff::Backoff,
-        scheduler::{Deferral, Scheduler},
+        scheduler::{Deferral, Lane, Scheduler},
     },
     spool::{
         self, Content, NotKept, ReadError,
@@ -29,6 +29,7 @@ use backupmx_relay::{
         writer::{Order, Receipt, Writer},
     },
 };
+use backupmx_relay_api::config::Order as DeliveryOrder;
 use tokio::sync::oneshot::{self, Receiver};
 
 use super::{
@@ -68,11 +69,11 @@ impl Life {
     /// After a start.
     pub fn new(shared: Arc<Shared>, log: Log, chance: &mut Chance) -> Self {
         let backoff = Backoff { first: Duration::from_secs(60), longest: Duration::from_secs(1800) };
-        let mut scheduler = Scheduler::new(backoff);
+        let mut scheduler = Scheduler::new(backoff, DeliveryOrder::OldestFirst);
         let waiting: Vec<_> =
             shared.state().index.iter().filter(|(_, entry)| !entry.is_held()).map(|(id, _)| id).collect();
         waiting.into_iter().for_each(|id| {
-            scheduler.spooled(id);
+            scheduler.spooled(id, Flow::default(), Lane::Backlog);
         });
         let segments = shared.state().segments.len();
         let clock = Instant::now() + Duration::from_millis(chance.below(1000));
@@ -222,7 +223,7 @@ impl Life {
                     Ok(Ok(receipt)) if receipt.id() == id => {
                         world.counts.kept += 1;
                         world.model.heard(id, Heard::Yes);
-                        self.scheduler.spooled(id);
+                        self.scheduler.spooled(id, Flow::default(), Lane::New);
                     }
                     Ok(Ok(receipt)) => return Err(format!("{id} got the receipt of {}", receipt.id())),
                     Ok(Err(cause @ (NotKept::Full | NotKept::Disk))) => {
@@ -263,7 +264,7 @@ impl Life {
             }
             Kind::Attempt => self.scheduler.settled(change.id),
             Kind::Released if waits && !is_busy => {
-                self.scheduler.spooled(change.id);
+                self.scheduler.spooled(change.id, Flow::default(), Lane::New);
             }
             _ => {}
         }
