@@ -1,6 +1,7 @@
 //! Mail goes out: takes what is due, hands it to couriers, makes each outcome durable before the next message goes.
 
 pub mod answer;
+pub mod resolve;
 pub mod courier;
 pub mod hop;
 
