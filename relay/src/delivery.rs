@@ -2,6 +2,9 @@
 
 pub mod answer;
 pub mod resolve;
+mod verifier;
+pub mod encryption;
+pub mod resolve;
 pub mod courier;
 pub mod hop;
 
