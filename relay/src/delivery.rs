@@ -1,12 +1,19 @@
 //! Mail goes out: takes what is due, hands it to couriers, makes each outcome durable before the next message goes.
 
 pub mod answer;
+pub mod extensions;
 pub mod resolve;
 mod verifier;
 pub mod encryption;
-pub mod resolve;
-pub mod courier;
+pub mod wire;
 pub mod hop;
+pub mod xforward;
+pub mod content;
+pub mod courier;
+mod transaction;
+pub mod inquiry;
+#[cfg(test)]
+mod scripted;
 
 use std::{
     pin::pin,
@@ -20,7 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     courier::{Attempted, Connection, Job, Outcome},
-    hop::{Hop, Patience},
+    hop::{Caller, Hop, Patience},
 };
 use crate::{
     chance,
@@ -59,8 +66,8 @@ pub struct Drain {
     pub primary: Arc<Primary>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Our name in EHLO.
-    pub hostname: String,
+    /// What opens connections.
+    pub caller: Arc<Caller>,
     /// For the TCP connect.
     pub connect_timeout: Duration,
     /// Until a connection is closed and another one opened.
@@ -96,7 +103,7 @@ impl Drain {
         let host = self.primary.host();
         let opened = tokio::select! {
             () = stop.cancelled() => return,
-            opened = Hop::open(&host, &self.hostname, patience) => opened,
+            opened = self.caller.open(&host, patience, false) => opened,
         };
         match opened {
             Ok(hop) => {
@@ -182,8 +189,9 @@ impl Drain {
 
     /// Tries one message. Where the other side is silent for long, the connection no longer counts for the pace.
     async fn attempt(&self, hop: &mut Hop, stored: &mut Stored, place: &mut Place) -> Attempted {
-        let Stored { envelope, trace, waiting, content_bytes, content, .. } = stored;
-        let job = Job { envelope, trace, waiting, content_bytes: *content_bytes, content };
+        let Stored { envelope, trace, waiting, content_bytes, line_end_added, content, .. } = stored;
+        let (content_bytes, line_end_added) = (*content_bytes, *line_end_added);
+        let job = Job { envelope, trace, waiting, content_bytes, line_end_added, content };
         let mut attempting = pin!(courier::attempt(hop, job));
         if let Ok(attempted) = timeout(STALL, &mut attempting).await {
             return attempted;
@@ -240,8 +248,10 @@ fn attempt(id: MessageId, next_hop: &str, fates: Vec<(u32, Fate, String)>) -> Ch
 fn fate(place: u32, outcome: &Outcome) -> (u32, Fate, String) {
     match outcome {
         Outcome::Delivered(words) => (place, Fate::Delivered, words.clone()),
-        Outcome::Deferred(words) => (place, Fate::Deferred, words.clone()),
-        Outcome::Failed(words) => (place, Fate::Held, words.clone()),
+        Outcome::Deferred(words) | Outcome::MaybeDelivered(words) => (place, Fate::Deferred, words.clone()),
+        Outcome::Untried => (place, Fate::Deferred, "too many recipients for one transaction".into()),
+        Outcome::Refused { words, .. } => (place, Fate::Held, words.clone()),
+        Outcome::Lacking(lack) => (place, Fate::Held, format!("capability: {lack}")),
         Outcome::Unreadable => (place, Fate::Held, "stored bytes are damaged".into()),
     }
 }

@@ -26,7 +26,7 @@ use self::{
 };
 use crate::{
     chance,
-    delivery::hop::{Hop, OpenError, Patience},
+    delivery::hop::{Caller, Hop, OpenError, Patience},
     foreign::shown,
     mail::envelope::Offers,
     metrics::Metrics,
@@ -42,7 +42,7 @@ const LOOPS_BACK_FOR: Duration = Duration::from_secs(3600);
 /// What is known of the primary, and the way to find out more.
 pub struct Primary {
     hosts: Vec<Host>,
-    hostname: String,
+    caller: Arc<Caller>,
     patience: Patience,
     monitor: Mutex<Monitor>,
     mirror: Arc<Mutex<Mirror>>,
@@ -64,7 +64,7 @@ impl Primary {
     /// Nothing is known yet but what `data`, the data folder, still tells of its offers.
     pub fn new(
         hosts: Vec<Host>,
-        hostname: String,
+        caller: Arc<Caller>,
         probe: Probe,
         queue: Arc<Queue>,
         metrics: Arc<Metrics>,
@@ -80,7 +80,7 @@ impl Primary {
         let replan = Notify::new();
         Self {
             hosts,
-            hostname,
+            caller,
             patience,
             monitor,
             mirror,
@@ -239,7 +239,7 @@ impl Primary {
     async fn probe(&self) -> Finding {
         let mut finding = Finding::Unreachable { reason: "no host is configured".into() };
         for host in &self.hosts {
-            match Hop::open(host, &self.hostname, self.patience).await {
+            match self.caller.open(host, self.patience, false).await {
                 Ok(hop) => {
                     finding = Finding::Answers { host: hop.name.clone() };
                     self.met(&hop);
@@ -300,7 +300,7 @@ fn moment() -> Moment {
 fn finding_of(cause: &OpenError) -> Finding {
     let reason = cause.to_string();
     match cause {
-        OpenError::Unreachable { .. } => Finding::Unreachable { reason },
+        OpenError::Unreachable { .. } | OpenError::Ourselves { .. } => Finding::Unreachable { reason },
         OpenError::Refused { .. } => Finding::Refuses { reason },
     }
 }
