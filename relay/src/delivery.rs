@@ -5,15 +5,21 @@
 pub mod answer;
 pub mod extensions;
 pub mod resolve;
-pub mod tls;
+mod verifier;
+pub mod encryption;
+pub mod wire;
 pub mod hop;
-mod content;
+pub mod xforward;
+pub mod content;
 pub mod courier;
+mod transaction;
 pub mod inquiry;
 pub mod breaker;
 pub mod second_look;
 mod round;
 mod retest;
+#[cfg(test)]
+mod scripted;
 
 use std::{
     sync::{Arc, Mutex},

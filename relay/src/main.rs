@@ -10,6 +10,7 @@ use backupmx_relay::{
     admin,
     cli::{Cli, Command, Flags, LogFormat},
     config::{Config, ConfigError},
+    delivery::encryption::Encryption,
     offline,
     run::{self, Addresses, Listeners, RunError},
     smtp::certificates::{self, CertificateError},
@@ -67,7 +68,7 @@ enum Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Certificate(_) => 2,
+            Self::Config(_) | Self::Certificate(_) | Self::Run(RunError::Encryption(_)) => 2,
             Self::Folder { .. } | Self::Token { .. } | Self::Run(RunError::Spool(_)) => 3,
             Self::Offline(cause) => cause.code(),
             Self::Print(_) | Self::Run(_) | Self::Runtime(_) => 1,
@@ -79,6 +80,7 @@ impl Failure {
 fn check(flags: &Flags) -> Result<String, Failure> {
     let config = flags.config()?;
     let mut words = checked(&config);
+    Encryption::new(&config.document.primary.tls).map_err(RunError::from)?;
     for files in flags.certificates()? {
         let described = certificates::check(&files)?;
         words += &format!("\ncertificate is good: {} until {}", described.name, described.not_after);

@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin,
     config::{self, Config},
-    delivery::{Drain, Memory},
+    delivery::{Drain, Memory, encryption::EncryptionError, hop::Caller},
     metrics::Metrics,
     observe::{self, Observe},
     primary::Primary,
@@ -89,6 +89,9 @@ pub enum RunError {
     /// The TLS library refuses its own defaults.
     #[error("prepare TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// TLS towards the primary cannot be as the configuration wants it.
+    #[error("configuration: {0}")]
+    Encryption(#[from] EncryptionError),
     /// The metrics contradict each other.
     #[error("register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -131,7 +134,8 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let certificates = Arc::new(Certificates::new(certificates)?);
-    let (parts, door) = assemble(&config, certificates.clone(), data)?;
+    let caller = Arc::new(caller(&config, &listeners)?);
+    let (parts, door) = assemble(&config, certificates.clone(), caller.clone(), data)?;
     let serving = Arc::new(AtomicBool::new(true));
     let tasks = TaskTracker::new();
     let pages = CancellationToken::new();
@@ -143,7 +147,7 @@ pub async fn run(
     let primary = parts.primary.clone();
     let (watching, probing) = (stop.clone(), primary.clone());
     tasks.spawn(async move { probing.watch(&watching).await });
-    tasks.spawn(Arc::new(drain(&config, &parts)).run(stop.clone()));
+    tasks.spawn(Arc::new(drain(&config, &parts, caller)).run(stop.clone()));
     tasks.spawn(certificates.watch(stop.clone()));
     let hall = Hall { door, places: Places::new(bounds(&config), Instant::now()), names: Names::of_system() };
     let hall = Arc::new(hall);
@@ -168,7 +172,12 @@ pub async fn run(
 }
 
 /// Opens the spool and connects everything that does not listen.
-fn assemble(config: &Config, certificates: Arc<Certificates>, data: PathBuf) -> Result<(Arc<Parts>, Door), RunError> {
+fn assemble(
+    config: &Config,
+    certificates: Arc<Certificates>,
+    caller: Arc<Caller>,
+    data: PathBuf,
+) -> Result<(Arc<Parts>, Door), RunError> {
     let document = &config.document;
     let metrics = Arc::new(Metrics::new()?);
     let (sync_seconds, quarantined) = (metrics.sync_seconds.clone(), metrics.quarantined.clone());
@@ -246,7 +255,14 @@ fn bounds(config: &Config) -> Bounds {
     }
 }
 
-fn drain(config: &Config, parts: &Parts) -> Drain {
+fn caller(config: &Config, listeners: &Listeners) -> Result<Caller, RunError> {
+    let own = listeners.smtp.iter().chain(&listeners.proxied).map(TcpListener::local_addr);
+    let own = own.collect::<Result<_, _>>().map_err(RunError::Address)?;
+    let document = &config.document;
+    Ok(Caller::new(document.hostname.clone(), &document.primary.tls, own)?)
+}
+
+fn drain(config: &Config, parts: &Parts, caller: Arc<Caller>) -> Drain {
     let primary = &config.document.primary;
     Drain {
         spool: parts.spool.clone(),

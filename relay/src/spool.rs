@@ -278,6 +278,8 @@ pub struct Stored {
     pub waiting: Vec<u32>,
     /// Length of the content.
     pub content_bytes: u64,
+    /// The content came without its last line end, and got one.
+    pub line_end_added: bool,
     /// The content.
     pub content: Content,
     /// Attempts so far that deferred somebody.
@@ -353,13 +355,14 @@ pub fn read_accepted(disk: &dyn Disk, place: Location, key: record::Key) -> Resu
 
 /// Reads a message from where the index says that it stands. Blocks.
 pub fn load(disk: &dyn Disk, entry: &Entry, key: record::Key) -> Result<Stored, ReadError> {
-    let (Accepted { envelope, trace, line_end_added: _, large_bytes: _, standing: _ }, content) =
+    let (Accepted { envelope, trace, line_end_added, large_bytes: _, standing: _ }, content) =
         read_accepted(disk, entry.location, key)?;
     Ok(Stored {
         envelope,
         trace,
         waiting: entry.waiting().collect(),
         content_bytes: entry.content_bytes,
+        line_end_added,
         content,
         deferrals: u32::from(entry.deferrals),
     })

@@ -1,7 +1,5 @@
 //! Replies of the primary: read strictly, bounded, kept for people. Whatever is odd counts as temporary. No I/O.
 
-use crate::mail::envelope::Offers;
-
 /// One reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
@@ -29,6 +27,11 @@ impl Answer {
         self.code / 100 == 5
     }
 
+    /// 4xx.
+    pub fn is_temporary(&self) -> bool {
+        self.code / 100 == 4
+    }
+
     /// 4xx or 5xx.
     pub fn is_refusal(&self) -> bool {
         matches!(self.code / 100, 4 | 5)
@@ -37,6 +40,26 @@ impl Answer {
     /// The server closes the connection with this; it says nothing against the message (RFC 5321 section 4.2.1).
     pub fn closes(&self) -> bool {
         self.code == 421
+    }
+
+    /// Subject and detail of the enhanced status code, if it begins with one that agrees with the reply (RFC 2034 section 4).
+    pub fn enhanced(&self) -> Option<(u16, u16)> {
+        let mut parts = self.lines.first()?.split(' ').next()?.split('.');
+        let mut number = || parts.next().filter(|part| (1..=3).contains(&part.len())).and_then(digits);
+        let (class, subject, detail) = (number()?, number()?, number()?);
+        (class == self.code / 100 && parts.next().is_none()).then_some((subject, detail))
+    }
+
+    /// Whether it tells of the server's own temporary trouble, and not of the mail's: 421, or 4.3.x (RFC 3463 section 3.4), or
+    /// 4xx to MAIL that says nothing else.
+    pub fn is_trouble(&self, is_to_mail: bool) -> bool {
+        let is_own = self.enhanced().map_or(is_to_mail, |(subject, _)| subject == 3);
+        self.closes() || self.is_temporary() && is_own
+    }
+
+    /// As an answer to RCPT: this one is too many, at least for now. 552 says so, too: RFC 5321 section 4.5.3.1.10.
+    pub fn is_too_many(&self) -> bool {
+        self.code == 552 || self.code == 452 && matches!(self.enhanced(), None | Some((5, 3)))
     }
 
     /// The reply as people read it, cut: it is kept for each recipient.
@@ -81,33 +104,9 @@ impl PartialAnswer {
     }
 }
 
-/// What the primary offers, from its answer to EHLO.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Extensions {
-    /// RFC 2920.
-    pub pipelining: bool,
-    /// RFC 1870: its limit in bytes, 0 if it names none.
-    pub size: Option<u64>,
-    /// Parameters that it takes.
-    pub parameters: Offers,
-}
-
-impl Extensions {
-    /// The first line is the server's name; each other one is a keyword with parameters.
-    pub fn of(answer: &Answer) -> Self {
-        let find = |keyword: &str| {
-            let mut lines = answer.lines.iter().skip(1).map(|line| line.split_whitespace());
-            lines.find_map(|mut words| {
-                words.next().filter(|word| word.eq_ignore_ascii_case(keyword)).map(|_| words.next())
-            })
-        };
-        let offers = |keyword: &str| find(keyword).is_some();
-        let parameters =
-            Offers { eight_bit_mime: offers("8BITMIME"), smtputf8: offers("SMTPUTF8"), dsn: offers("DSN") };
-        // A limit that cannot be read is none that we could keep to.
-        let size = find("SIZE").map(|limit| limit.and_then(|limit| limit.parse().ok()).unwrap_or(0));
-        Self { pipelining: offers("PIPELINING"), size, parameters }
-    }
+fn digits(text: &str) -> Option<u16> {
+    // `parse` alone would take a sign.
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -149,15 +148,28 @@ mod tests {
     }
 
     #[test]
-    fn extensions_are_found_in_any_case_and_not_in_the_servers_name() {
-        let of = |lines: &[&str]| Extensions::of(&read(lines).unwrap().unwrap());
-        let parameters = Offers { eight_bit_mime: true, smtputf8: false, dsn: true };
-        assert_eq!(
-            of(&["250-PIPELINING\r\n", "250-size 1000\r\n", "250-dsn\r\n", "250 8BITMIME\r\n"]),
-            Extensions { pipelining: false, size: Some(1000), parameters }
-        );
-        for (line, size) in [("250 SIZE\r\n", Some(0)), ("250 SIZE lots\r\n", Some(0)), ("250 HELP\r\n", None)] {
-            assert_eq!(of(&["250-mx1\r\n", line]).size, size, "{line}");
+    fn a_reply_tells_whose_trouble_it_is() {
+        // (reply, enhanced, trouble at RCPT, trouble at MAIL, too many)
+        for (line, enhanced, at_rcpt, at_mail, too_many) in [
+            ("450 4.2.1 later", Some((2, 1)), false, false, false),
+            ("450 later", None, false, true, false),
+            ("451 4.3.0 later", Some((3, 0)), true, true, false),
+            ("452 4.3.1 full", Some((3, 1)), true, true, false),
+            ("452 4.5.3 many", Some((5, 3)), false, false, true),
+            ("452 many", None, false, true, true),
+            ("421 4.7.0 go", Some((7, 0)), true, true, false),
+            ("552 5.2.2 full", Some((2, 2)), false, false, true),
+            ("550 4.3.0 no", None, false, false, false),
+            ("550 5.3.0 no", Some((3, 0)), false, false, false),
+            ("451 4.3 x", None, false, true, false),
+            ("451 4.3.0.1 x", None, false, true, false),
+            ("451 4.+3.1 x", None, false, true, false),
+            ("451 4.3.1234 x", None, false, true, false),
+            ("250 2.3.0 ok", Some((3, 0)), false, false, false),
+        ] {
+            let answer = read(&[&format!("{line}\r\n")]).unwrap().unwrap();
+            let found = (answer.enhanced(), answer.is_trouble(false), answer.is_trouble(true), answer.is_too_many());
+            assert_eq!(found, (enhanced, at_rcpt, at_mail, too_many), "{line}");
         }
     }
 }

@@ -1,39 +1,43 @@
-//! A connection to the primary: opened up to EHLO, lines in and out of it, each with a time limit.
+//! A connection to the primary: name, address, greeting, EHLO, and STARTTLS as far as the configuration asks for it.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use backupmx_relay_api::config::Host;
-use memchr::memchr;
+use backupmx_relay_api::config::{Host, PrimaryTls, TlsMode};
 use rustix::net::sockopt;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, lookup_host},
-    time::timeout,
+use tokio::{net::TcpStream, time::timeout};
+
+use super::{
+    encryption::{Encryption, EncryptionError},
+    extensions::Extensions,
+    resolve::Resolver,
+    wire::{TalkError, Wire},
 };
 
-use super::answer::{Answer, Extensions, LINE_BYTES_MAX, Odd, PartialAnswer};
-
-/// Addresses of one name that are tried: RFC 5321 section 5.1 asks for two at least.
-const ADDRESSES_MAX: usize = 4;
-/// For the name look-up, which has no time limit of its own.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-/// A server that takes nothing for this long is stuck (RFC 5321 section 4.5.3.2.5, data block).
-const WRITE_TIMEOUT: Duration = Duration::from_secs(180);
-
+/// For the handshake: two round trips and some arithmetic, over a bad line.
+const TLS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Silence until the peer's system is asked whether it still knows the connection, and between such questions.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// With [`KEEPALIVE`], a dead peer that owes us an answer is noticed within 20 s. Bytes on their way to it have the
 /// kernel's own limits: TCP_USER_TIMEOUT would cut off a slow server too, whose window is closed.
 const KEEPALIVES_UNANSWERED_MAX: u32 = 3;
 
-/// A connection that got as far as EHLO.
+/// Opens connections, all in the same way.
+pub struct Caller {
+    hostname: String,
+    encryption: Arc<Encryption>,
+    resolver: Resolver,
+    /// Where we listen for SMTP ourselves.
+    own: Vec<SocketAddr>,
+}
+
+/// A connection that got as far as EHLO, and TLS if there is to be any.
 pub struct Hop {
-    stream: TcpStream,
-    input: Vec<u8>,
+    pub(super) wire: Wire,
     /// What it offers.
     pub extensions: Extensions,
     /// Whether a message was handed over already: then the server may have closed since without harm.
@@ -42,6 +46,14 @@ pub struct Hop {
     pub name: String,
     /// Which of its addresses it is.
     pub address: IpAddr,
+    /// Protocol and cipher suite, in TLS.
+    pub tls: Option<String>,
+    /// Why it is in clear although it need not be, in words for a person.
+    pub lapse: Option<String>,
+    /// MAIL commands so far.
+    pub mails: u32,
+    /// How many recipients it took before it said that there are too many.
+    pub(super) recipients_taken_max: Option<usize>,
 }
 
 /// How long to wait.
@@ -49,7 +61,7 @@ pub struct Hop {
 pub struct Patience {
     /// For the TCP connect.
     pub connect: Duration,
-    /// For the greeting, and for the answer to EHLO.
+    /// For the greeting, and for each answer up to EHLO.
     pub reply: Duration,
 }
 
@@ -64,63 +76,173 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
-    /// TCP connects, but no SMTP comes about.
+    /// It is this relay.
+    #[error("connect to {name}: that is this relay itself; name the primary in primary.hosts")]
+    Ourselves {
+        /// `host:port`.
+        name: String,
+    },
+    /// TCP connects, but what is needed does not come about.
     #[error("{step} of {name}: {cause}")]
     Refused {
         /// `host:port`.
         name: String,
-        /// Greeting or EHLO.
-        step: &'static str,
+        /// How far it came.
+        step: Step,
         /// What it said or did.
         cause: TalkError,
     },
 }
 
-/// Why a conversation ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum TalkError {
-    /// It said no.
-    #[error("{}", .0.words())]
-    Said(Answer),
-    /// It closed.
-    #[error("the server closed the connection")]
-    Closed,
-    /// It said nothing for too long.
-    #[error("no answer within {} s", .0.as_secs())]
-    Silent(Duration),
-    /// It said what is no SMTP.
-    #[error(transparent)]
-    Odd(#[from] Odd),
-    /// The connection broke.
-    #[error(transparent)]
-    Io(#[from] io::Error),
+/// A step after TCP has connected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// The server speaks first.
+    Greeting,
+    /// EHLO, and HELO where that is unknown.
+    Ehlo,
+    /// STARTTLS, and the handshake.
+    StartTls,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Greeting => "greeting",
+            Self::Ehlo => "EHLO",
+            Self::StartTls => "STARTTLS",
+        })
+    }
+}
+
+impl OpenError {
+    /// 5xx to what every client says: a sign that the primary is not whole.
+    pub fn is_permanent(&self) -> bool {
+        self.said_at_the_door().is_some_and(|code| code / 100 == 5)
+    }
+
+    /// It has no place for this connection now (421 or another 4xx), which says nothing about others.
+    pub fn turns_away(&self) -> bool {
+        self.said_at_the_door().is_some_and(|code| code / 100 == 4)
+    }
+
+    /// The server is not there at all, or is no other than we.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Ourselves { .. } => true,
+            Self::Refused { .. } => false,
+        }
+    }
+
+    fn said_at_the_door(&self) -> Option<u16> {
+        match self {
+            Self::Refused { step: Step::Greeting | Step::Ehlo, cause: TalkError::Said(answer), .. } => {
+                Some(answer.code)
+            }
+            Self::Refused { .. } | Self::Unreachable { .. } | Self::Ourselves { .. } => None,
+        }
+    }
+}
+
+impl Caller {
+    /// `hostname`: our name in EHLO. `own`: where we listen for SMTP ourselves.
+    pub fn new(hostname: String, tls: &PrimaryTls, own: Vec<SocketAddr>) -> Result<Self, EncryptionError> {
+        let encryption = Arc::new(Encryption::new(tls)?);
+        Ok(Self { hostname, encryption, resolver: Resolver::of_system(), own })
+    }
+
+    /// What a person should look at: new authorities that cannot be used.
+    pub fn problem(&self) -> Option<String> {
+        self.encryption.problem()
+    }
+
+    /// Connects, and gets as far as the configuration asks for. `expects_starttls`: it was offered there not long ago.
+    ///
+    /// Where TLS is only an opportunity and does not come about, it goes on in clear on a new connection.
+    pub async fn open(&self, host: &Host, patience: Patience, expects_starttls: bool) -> Result<Hop, OpenError> {
+        let mut hop = self.greeted(host, patience).await?;
+        let lapse = match (self.encryption.mode(), hop.extensions.starttls) {
+            (TlsMode::None, _) => return Ok(hop),
+            (TlsMode::Opportunistic, false) if !expects_starttls => return Ok(hop),
+            (TlsMode::Opportunistic, false) => {
+                let _ = hop.wire.send(b"QUIT\r\n").await;
+                format!("{} no longer offers STARTTLS", hop.name)
+            }
+            (TlsMode::Opportunistic, true) => match self.encrypted(hop, host, patience).await {
+                Err(cause) if !cause.is_permanent() && !cause.turns_away() => cause.to_string(),
+                done => return done,
+            },
+            (TlsMode::Encrypt | TlsMode::Verify, true) => return self.encrypted(hop, host, patience).await,
+            (TlsMode::Encrypt | TlsMode::Verify, false) => {
+                hop.wire.quit(patience.reply).await;
+                return Err(OpenError::Refused { name: hop.name, step: Step::StartTls, cause: TalkError::NoTls });
+            }
+        };
+        let in_clear = self.greeted(host, patience).await?;
+        Ok(Hop { lapse: Some(lapse), ..in_clear })
+    }
+
+    /// Up to EHLO, in clear.
+    async fn greeted(&self, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
+        let name = format!("{}:{}", host.host, host.port);
+        let unreachable = |source| OpenError::Unreachable { name: name.clone(), source };
+        let addresses = self.resolver.addresses(host).await.map_err(unreachable)?;
+        let (stream, ours, theirs) = connect(addresses, patience.connect).await.map_err(unreachable)?;
+        if self.own.iter().any(|listener| is_own(*listener, &self.own, ours, theirs)) {
+            return Err(OpenError::Ourselves { name });
+        }
+        let _ = stream.set_nodelay(true); // we write whole batches of commands at once
+        notice_dead_peers(&stream);
+        let mut hop = Hop::over(Wire::new(stream), name, theirs.ip().to_canonical());
+        match hop.wire.answer(patience.reply).await {
+            Ok(greeting) if greeting.code == 220 => {}
+            Ok(other) => return Err(hop.refused(Step::Greeting, TalkError::Said(other))),
+            Err(cause) => return Err(hop.refused(Step::Greeting, cause)),
+        }
+        match hop.hello(&self.hostname, patience.reply).await {
+            Ok(()) => Ok(hop),
+            Err(cause) => Err(hop.refused(Step::Ehlo, cause)),
+        }
+    }
+
+    /// STARTTLS, and EHLO again: what was said in clear counts no more (RFC 3207 section 4.2).
+    async fn encrypted(&self, mut hop: Hop, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
+        match hop.wire.ask(b"STARTTLS\r\n", patience.reply).await {
+            Ok(answer) if answer.code == 220 => {}
+            Ok(other) => return Err(hop.refused(Step::StartTls, TalkError::Said(other))),
+            Err(cause) => return Err(hop.refused(Step::StartTls, cause)),
+        }
+        let (connector, certified) = (self.encryption.connector().await, self.encryption.name(host, hop.address));
+        let (wire, tls) = match hop.wire.start_tls(&connector, certified, patience.reply.min(TLS_TIMEOUT)).await {
+            Ok(done) => done,
+            Err(cause) => return Err(OpenError::Refused { name: hop.name, step: Step::StartTls, cause }),
+        };
+        let mut hop = Hop { wire, tls: Some(tls), extensions: Extensions::default(), ..hop };
+        match hop.hello(&self.hostname, patience.reply).await {
+            Ok(()) => Ok(hop),
+            Err(cause) => Err(hop.refused(Step::Ehlo, cause)),
+        }
+    }
 }
 
 impl Hop {
-    /// Connects, reads the greeting, and says EHLO, or HELO to a server that does not know it.
-    pub async fn open(host: &Host, hostname: &str, patience: Patience) -> Result<Self, OpenError> {
-        let name = format!("{}:{}", host.host, host.port);
-        let unreachable = |source| OpenError::Unreachable { name: name.clone(), source };
-        let stream = connect(host, patience.connect).await.map_err(unreachable)?;
-        let address = stream.peer_addr().map_err(unreachable)?.ip().to_canonical();
-        let _ = stream.set_nodelay(true); // we write whole batches of commands at once
-        notice_dead_peers(&stream);
-        let mut hop =
-            Self { stream, input: Vec::new(), extensions: Extensions::default(), is_used: false, name, address };
-        let refused = |hop: &Self, step, cause| OpenError::Refused { name: hop.name.clone(), step, cause };
-        match hop.answer(patience.reply).await {
-            Ok(greeting) if greeting.code == 220 => {}
-            Ok(other) => return Err(refused(&hop, "greeting", TalkError::Said(other))),
-            Err(cause) => return Err(refused(&hop, "greeting", cause)),
-        }
-        match hop.hello(hostname, patience.reply).await {
-            Ok(()) => Ok(hop),
-            Err(cause) => Err(refused(&hop, "EHLO", cause)),
+    /// Before anything was said.
+    pub(super) fn over(wire: Wire, name: String, address: IpAddr) -> Self {
+        Self {
+            wire,
+            extensions: Extensions::default(),
+            is_used: false,
+            name,
+            address,
+            tls: None,
+            lapse: None,
+            mails: 0,
+            recipients_taken_max: None,
         }
     }
 
     async fn hello(&mut self, hostname: &str, limit: Duration) -> Result<(), TalkError> {
-        let answer = self.ask(format!("EHLO {hostname}\r\n").as_bytes(), limit).await?;
+        let answer = self.wire.ask(format!("EHLO {hostname}\r\n").as_bytes(), limit).await?;
         if answer.is_positive() {
             self.extensions = Extensions::of(&answer);
             return Ok(());
@@ -129,60 +251,35 @@ impl Hop {
             return Err(TalkError::Said(answer));
         }
         // RFC 5321 section 3.2: an old server may know HELO only.
-        match self.ask(format!("HELO {hostname}\r\n").as_bytes(), limit).await? {
+        match self.wire.ask(format!("HELO {hostname}\r\n").as_bytes(), limit).await? {
             answer if answer.is_positive() => Ok(()),
             answer => Err(TalkError::Said(answer)),
         }
     }
 
-    /// Sends one command and reads its reply.
-    pub async fn ask(&mut self, command: &[u8], limit: Duration) -> Result<Answer, TalkError> {
-        self.send(command).await?;
-        self.answer(limit).await
+    fn refused(&self, step: Step, cause: TalkError) -> OpenError {
+        OpenError::Refused { name: self.name.clone(), step, cause }
     }
 
-    /// Sends bytes as they are.
-    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), TalkError> {
-        let written = timeout(WRITE_TIMEOUT, self.stream.write_all(bytes)).await;
-        Ok(written.map_err(|_| TalkError::Silent(WRITE_TIMEOUT))??)
+    /// Recipients of one transaction: at most `configured`, less if LIMITS says so or the server has shown it; never none.
+    pub fn recipients_max(&self, configured: usize) -> usize {
+        let told = self.extensions.limits.recipients_max.map(|limit| limit as usize);
+        [told, self.recipients_taken_max].into_iter().flatten().fold(configured, usize::min).max(1)
     }
 
-    /// Reads one reply; `limit` is for all of it, so that a byte now and then does not keep us.
-    pub async fn answer(&mut self, limit: Duration) -> Result<Answer, TalkError> {
-        timeout(limit, self.whole_answer()).await.map_err(|_| TalkError::Silent(limit))?
+    /// Messages of this connection: at most `configured`, less if LIMITS says so.
+    pub fn messages_max(&self, configured: usize) -> usize {
+        self.extensions.limits.mails_max.map_or(configured, |limit| configured.min(limit as usize))
     }
 
-    /// Whether the server has said something that nobody asked for, as far as it has arrived.
-    pub fn has_spoken_unasked(&mut self) -> bool {
-        let _ = self.stream.try_read_buf(&mut self.input);
-        !self.input.is_empty()
+    /// Whether LIMITS lets another MAIL through, for a further transaction or a question.
+    pub fn takes_another_mail(&self) -> bool {
+        self.extensions.limits.mails_max.is_none_or(|limit| self.mails < limit)
     }
 
     /// Says goodbye; whatever comes back changes nothing.
-    pub async fn quit(mut self, limit: Duration) {
-        let _ = timeout(limit, self.ask(b"QUIT\r\n", limit)).await;
-    }
-
-    async fn whole_answer(&mut self) -> Result<Answer, TalkError> {
-        let mut partial = PartialAnswer::default();
-        loop {
-            while let Some(length) = memchr(b'\n', &self.input) {
-                if length > LINE_BYTES_MAX {
-                    return Err(Odd.into());
-                }
-                let line: Vec<u8> = self.input.drain(..=length).collect();
-                if let Some(answer) = partial.line(&line)? {
-                    return Ok(answer);
-                }
-            }
-            if self.input.len() > LINE_BYTES_MAX {
-                return Err(Odd.into());
-            }
-            self.input.reserve(LINE_BYTES_MAX);
-            if self.stream.read_buf(&mut self.input).await? == 0 {
-                return Err(TalkError::Closed);
-            }
-        }
+    pub async fn quit(self, limit: Duration) {
+        self.wire.quit(limit).await;
     }
 }
 
@@ -195,26 +292,33 @@ fn notice_dead_peers(stream: &TcpStream) {
     let _ = sockopt::set_tcp_keepcnt(stream, KEEPALIVES_UNANSWERED_MAX);
 }
 
-async fn connect(host: &Host, limit: Duration) -> io::Result<TcpStream> {
-    let timed_out = |what: &str| io::Error::new(io::ErrorKind::TimedOut, what.to_owned());
-    let addresses = timeout(LOOKUP_TIMEOUT, resolve(host)).await.map_err(|_| timed_out("name look-up timed out"))??;
+/// Tries one address after the other. Returns our address and theirs, too.
+async fn connect(addresses: Vec<SocketAddr>, limit: Duration) -> io::Result<(TcpStream, SocketAddr, SocketAddr)> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses.into_iter().take(ADDRESSES_MAX) {
+    for address in addresses {
         match timeout(limit, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => {
+                let (ours, theirs) = (stream.local_addr()?, stream.peer_addr()?);
+                return Ok((stream, ours, theirs));
+            }
             Ok(Err(cause)) => last = cause,
-            Err(_) => last = timed_out("connection timed out"),
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "connection timed out"),
         }
     }
     Err(last)
 }
 
-/// A name with a dot is absolute: search lists, which pods have, must not invent others (RFC 5321 section 5.1).
-async fn resolve(host: &Host) -> io::Result<Vec<SocketAddr>> {
-    let Host { host: name, port } = host;
-    if let Ok(address) = name.trim_matches(['[', ']']).parse() {
-        return Ok(vec![SocketAddr::new(address, *port)]);
-    }
-    let absolute = if name.contains('.') && !name.ends_with('.') { format!("{name}.") } else { name.clone() };
-    Ok(lookup_host((absolute.as_str(), *port)).await?.collect())
+/// Whether a connection from `ours` to `theirs` ends at this listener, one of `all`. An address of this machine alone says little: a sidecar's
+/// primary has it, too.
+fn is_own(listener: SocketAddr, all: &[SocketAddr], ours: SocketAddr, theirs: SocketAddr) -> bool {
+    let (peer, local) = (theirs.ip().to_canonical(), ours.ip().to_canonical());
+    let is_here = peer == local || peer.is_loopback();
+    // [::] takes IPv4 too, unless addresses are named for that (run.rs).
+    let takes_family = listener.is_ipv4() == peer.is_ipv4()
+        || listener.is_ipv6() && !all.iter().any(|other| other.is_ipv4() && other.port() == listener.port());
+    let is_all = listener.ip().is_unspecified() && takes_family;
+    is_here && listener.port() == theirs.port() && (is_all || listener.ip().to_canonical() == peer)
 }
+
+#[cfg(test)]
+mod tests;

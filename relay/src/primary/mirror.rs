@@ -6,7 +6,7 @@ use backupmx_relay_api::status::Capabilities;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{delivery::answer::Extensions, mail::envelope::Offers};
+use crate::{delivery::extensions::Extensions, mail::envelope::Offers};
 
 /// For our trace field, which makes a message longer on its way (docs/smtp.md). The longest is under 2 KiB.
 const TRACE_BYTES: u64 = 4 << 10;
@@ -140,7 +140,8 @@ mod tests {
     const NOON: &str = "2026-11-22T12:00:00Z";
 
     fn extensions(size: Option<u64>, smtputf8: bool) -> Extensions {
-        Extensions { pipelining: true, size, parameters: Offers { eight_bit_mime: true, smtputf8, dsn: true } }
+        let parameters = Offers { eight_bit_mime: true, smtputf8, dsn: true };
+        Extensions { size, parameters, ..Extensions::default() }
     }
 
     fn mirror(seen: &[(&str, Extensions)]) -> Mirror {

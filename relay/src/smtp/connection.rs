@@ -344,11 +344,12 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
-    use backupmx_relay_api::config::{Delivery, Host, Probe};
+    use backupmx_relay_api::config::{Delivery, Host, PrimaryTls, Probe};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
     use crate::{
+        delivery::hop::Caller,
         smtp::{
             memory,
             places::{Bounds, Places},
@@ -366,7 +367,8 @@ mod tests {
         let queue = Arc::new(Queue::new(&Delivery::default()));
         let hosts = vec![Host { host: "mx1.example.org".into(), port: 25 }];
         let hostname = "mx2.example.org".to_owned();
-        let primary = Primary::new(hosts, hostname.clone(), Probe::default(), queue.clone(), metrics.clone(), folder);
+        let caller = Arc::new(Caller::new(hostname.clone(), &PrimaryTls::default(), Vec::new()).unwrap());
+        let primary = Primary::new(hosts, caller, Probe::default(), queue.clone(), metrics.clone(), folder);
         let terms = Terms {
             hostname,
             postmaster_domain: "example.org".into(),
