@@ -27,7 +27,7 @@ use crate::{
     queue::{Doing, Place, Queue, scheduler::Deferral},
     spool::{
         ReadError, Spool, Stored,
-        field::{Change, Fate},
+        field::{Change, Fate, HeldReason},
         record::Kind,
     },
 };
@@ -165,7 +165,7 @@ impl Drain {
                 tracing::error!(%id, "stored bytes are damaged; the message is held");
                 self.metrics.quarantined.inc();
                 let fates = self.spool.waiting(id).into_iter().map(|place| fate(place, &Outcome::Unreadable)).collect();
-                self.record(&attempt(id, "", fates)).await;
+                self.record(&attempt(id, "", fates, Some(HeldReason::Damaged))).await;
                 self.queue.settled(id, false, Instant::now());
             }
             Err(ReadError::Io(cause)) => {
@@ -197,7 +197,7 @@ impl Drain {
         let unreadable = attempted.outcomes.iter().any(|(_, outcome)| *outcome == Outcome::Unreadable);
         self.metrics.quarantined.inc_by(u64::from(unreadable));
         let delivered = fates.iter().any(|(_, fate, _)| *fate == Fate::Delivered);
-        self.record(&attempt(id, next_hop, fates)).await;
+        self.record(&attempt(id, next_hop, fates, held_as(&attempted.outcomes))).await;
         let now = Instant::now();
         if !waits_on {
             return self.queue.settled(id, delivered, now);
@@ -229,8 +229,19 @@ impl Drain {
     }
 }
 
-fn attempt(id: MessageId, next_hop: &str, fates: Vec<(u32, Fate, String)>) -> Change {
-    Change { kind: Kind::Attempt, id, at: Timestamp::now(), by: next_hop.to_owned(), fates }
+fn attempt(id: MessageId, next_hop: &str, fates: Vec<(u32, Fate, String)>, held_as: Option<HeldReason>) -> Change {
+    Change { kind: Kind::Attempt, id, at: Timestamp::now(), by: next_hop.to_owned(), fates, held_as }
+}
+
+/// Why an attempt holds recipients, if it does.
+fn held_as(outcomes: &[(u32, Outcome)]) -> Option<HeldReason> {
+    let reasons = outcomes.iter().filter_map(|(_, outcome)| match outcome {
+        Outcome::Delivered(_) | Outcome::Deferred(_) => None,
+        Outcome::Failed(words) if words.starts_with("capability: ") => Some(HeldReason::Capability),
+        Outcome::Failed(_) => Some(HeldReason::Undeliverable),
+        Outcome::Unreadable => Some(HeldReason::Damaged),
+    });
+    reasons.last()
 }
 
 fn fate(place: u32, outcome: &Outcome) -> (u32, Fate, String) {

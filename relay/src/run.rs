@@ -179,7 +179,7 @@ fn assemble(config: &Config, certificates: Arc<Certificates>, data: PathBuf) -> 
     let (spool, waiting) = Spool::open(Arc::new(RealDisk::new(&data)), watchers)?;
     let queue = Arc::new(Queue::new(&document.primary.delivery));
     spool.damages().0.iter().for_each(|damage| tracing::warn!("{damage}"));
-    waiting.into_iter().for_each(|id| queue.spooled(id));
+    waiting.into_iter().for_each(|(id, _)| queue.spooled(id));
     let primary = Arc::new(Primary::new(
         document.primary.hosts.clone(),
         document.hostname.clone(),

@@ -96,7 +96,8 @@ impl Message {
 pub async fn deliver(spool: &Spool, id: MessageId) {
     let words = "250 2.0.0 Ok: queued as 4ZyXwV1s2tz9Qp".to_owned();
     let fates = vec![(0, Fate::Delivered, words)];
-    let change = Change { kind: Kind::Attempt, id, at: Timestamp::now(), by: "mx1.example.org:25".into(), fates };
+    let change =
+        Change { kind: Kind::Attempt, id, at: Timestamp::now(), by: "mx1.example.org:25".into(), fates, held_as: None };
     assert!(spool.change(change).await.expect("the spool records an outcome"), "{id} had one recipient");
 }
 
