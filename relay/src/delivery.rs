@@ -235,13 +235,13 @@ fn attempt(id: MessageId, next_hop: &str, fates: Vec<(u32, Fate, String)>, held_
 
 /// Why an attempt holds recipients, if it does.
 fn held_as(outcomes: &[(u32, Outcome)]) -> Option<HeldReason> {
-    let reasons = outcomes.iter().filter_map(|(_, outcome)| match outcome {
+    let mut reasons = outcomes.iter().filter_map(|(_, outcome)| match outcome {
         Outcome::Delivered(_) | Outcome::Deferred(_) => None,
         Outcome::Failed(words) if words.starts_with("capability: ") => Some(HeldReason::Capability),
         Outcome::Failed(_) => Some(HeldReason::Undeliverable),
         Outcome::Unreadable => Some(HeldReason::Damaged),
     });
-    reasons.last()
+    reasons.next_back()
 }
 
 fn fate(place: u32, outcome: &Outcome) -> (u32, Fate, String) {

@@ -52,6 +52,8 @@ pub struct Primary {
     writes: TaskTracker,
     /// Those that the configuration names instead of names.
     addresses: Vec<IpAddr>,
+    /// Who holds the drain, and why.
+    hold: Mutex<Option<status::Hold>>,
     /// When it last brought what it got from us.
     sent_back_at: Mutex<Option<Instant>>,
     /// The probing task should look at its plans again.
@@ -87,6 +89,7 @@ impl Primary {
             offers_file,
             writes: TaskTracker::new(),
             addresses,
+            hold: Mutex::default(),
             sent_back_at: Mutex::default(),
             replan,
             queue,
@@ -158,6 +161,31 @@ impl Primary {
         self.addresses.contains(&address) || lock(&self.mirror).knows(address)
     }
 
+    /// A person wants nothing to be handed over. False if somebody held it already; then this one does.
+    pub fn hold(&self, author: &str, reason: &str) -> bool {
+        let since = Timestamp::now().to_string();
+        let hold = status::Hold { since, by: author.to_owned(), reason: reason.to_owned() };
+        lock(&self.hold).replace(hold).is_none()
+    }
+
+    /// A person wants mail to be handed over again. False if nobody held it.
+    pub fn resume(&self, _author: &str) -> bool {
+        let held = lock(&self.hold).take().is_some();
+        self.queue.wake();
+        self.probe_at_once();
+        held
+    }
+
+    /// Who holds the drain, and why.
+    pub fn held(&self) -> Option<status::Hold> {
+        lock(&self.hold).clone()
+    }
+
+    /// A person says that the primary is whole. False if the breaker was not open.
+    pub fn reset_breaker(&self, _author: &str) -> bool {
+        false
+    }
+
     /// It brought what it got from us.
     pub fn sends_back(&self) {
         *lock(&self.sent_back_at) = Some(Instant::now());
@@ -212,7 +240,7 @@ impl Primary {
 
     /// Whether mail can go.
     pub fn is_up(&self) -> bool {
-        self.monitor().state == PrimaryState::Up
+        self.held().is_none() && self.monitor().state == PrimaryState::Up
     }
 
     /// The host that answered last: where mail goes.
@@ -227,7 +255,7 @@ impl Primary {
     pub fn status(&self) -> status::Primary {
         let monitor = self.monitor();
         status::Primary {
-            state: monitor.state,
+            state: if self.held().is_some() { PrimaryState::Held } else { monitor.state },
             since: monitor.since.to_string(),
             last_probe: monitor.found_at.map(|found| found.clock.to_string()),
             reason: shown(&monitor.reason),

@@ -14,13 +14,16 @@ use std::{
 use backupmx_relay_api::config::Delivery;
 use tokio::sync::{Notify, futures::Notified};
 
-pub use self::place::{Doing, Place};
 use self::{
     backoff::Backoff,
     pace::Pace,
     place::Places,
     rate::Rate,
     scheduler::{Deferral, Scheduler},
+};
+pub use self::{
+    place::{Doing, Place},
+    scheduler::{Claim, When},
 };
 use crate::mail::id::MessageId;
 
@@ -123,6 +126,16 @@ impl Queue {
     /// It was taken, and not tried.
     pub fn untried(&self, id: MessageId) {
         self.core().scheduler.untried(id);
+    }
+
+    /// Takes a message out of the queue for a person's order; it comes back as after [`Queue::take`].
+    pub fn claim(&self, id: MessageId) -> Claim {
+        self.core().scheduler.claim(id)
+    }
+
+    /// When it goes.
+    pub fn when(&self, id: MessageId) -> When {
+        self.core().scheduler.when(id)
     }
 
     /// A place for one more connection, if more is due than those without work will take, and the pace allows it.

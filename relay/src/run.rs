@@ -293,6 +293,7 @@ fn log_running(config: &Config, parts: &Parts, listeners: &Listeners) -> Result<
 }
 
 async fn serve_pages(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     if let Err(cause) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
         tracing::error!(%cause, "serve pages");
     }

@@ -64,7 +64,8 @@ const HISTORY_TRIES: u32 = 5;
 #[derive(Clone)]
 pub struct Spool {
     shared: Arc<Shared>,
-    // Unbounded, but never longer than there are sessions and connections: each has one wish under way.
+    // Unbounded, but never longer than there are sessions, connections and what orders change at a time: each has one wish
+    // under way.
     orders: mpsc::Sender<Order>,
 }
 

@@ -81,7 +81,7 @@ impl Parts {
             connections,
             connections_allowed: connections,
             estimated_empty: None,
-            hold: None,
+            hold: self.primary.held(),
             breaker: None,
         }
     }

@@ -12,7 +12,7 @@ use std::{
 use backupmx_relay::{
     mail::{
         address::Address,
-        envelope::{Body, Envelope, Protocol},
+        envelope::{Body, Envelope, Flow, Protocol},
         id::MessageId,
         trace::{Circumstances, received_field},
     },
@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use tokio::{runtime::Runtime, task::JoinSet};
 
 /// Opens a spool as the relay does. Returns the messages that wait, too.
-pub fn open(disk: Arc<dyn Disk>) -> (Spool, Vec<MessageId>) {
+pub fn open(disk: Arc<dyn Disk>) -> (Spool, Vec<(MessageId, Flow)>) {
     let watchers = Watchers { synced: Box::new(|_| {}), rot: Box::new(|_| {}) };
     Spool::open(disk, watchers).expect("a spool can be opened")
 }

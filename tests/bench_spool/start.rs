@@ -240,7 +240,7 @@ impl Open {
         let messages = waiting.len();
         let begun = Instant::now();
         let queue = Queue::new(&Delivery::default());
-        waiting.into_iter().for_each(|id| queue.spooled(id));
+        waiting.into_iter().for_each(|(id, _)| queue.spooled(id));
         let told = json!({
             "messages": messages,
             "open_ms": opened.as_secs_f64() * 1e3,

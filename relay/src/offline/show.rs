@@ -92,7 +92,7 @@ fn print_event(event: &Event, envelope: Option<&Envelope>, out: &mut dyn Write) 
         }
         What::Changed(change @ Change { kind, id: _, at, by, fates, held_as: _ }) => {
             let holds = fates.iter().any(|(_, fate, _)| *fate == Fate::Held);
-            let held_as = if holds { format!(", held: {}", words::held(change.held_reason())) } else { String::new() };
+            let held_as = if holds { format!(", held: {}", change.held_reason().word()) } else { String::new() };
             writeln!(out, "  {at:.3}  {}{}, {place}{held_as}", words::kind(*kind), behind(" by ", by))?;
             fates.iter().try_for_each(|(which, fate, said)| {
                 let address = envelope.and_then(|envelope| envelope.recipients.get(*which as usize));

@@ -3,7 +3,7 @@
 use crate::{
     mail::address::Address,
     spool::{
-        field::{Fate, HeldReason, State},
+        field::{Fate, State},
         record::Kind,
     },
 };
@@ -51,19 +51,6 @@ pub fn fate(fate: Fate) -> &'static str {
         Fate::Moved => "moved",
         Fate::Damaged => "damaged",
         Fate::Withdrawn => "withdrawn",
-    }
-}
-
-/// Why somebody is held; the words of docs/delivery.md.
-pub fn held(reason: HeldReason) -> &'static str {
-    match reason {
-        HeldReason::Unknown => "unknown",
-        HeldReason::Undeliverable => "undeliverable",
-        HeldReason::Capability => "capability",
-        HeldReason::Expired => "expired",
-        HeldReason::Damaged => "damaged",
-        HeldReason::Recovered => "recovered",
-        HeldReason::Person => "person",
     }
 }
 

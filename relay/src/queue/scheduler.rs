@@ -15,6 +15,8 @@ pub struct Scheduler {
     /// Ids sort by age: the oldest goes first.
     due: BTreeSet<MessageId>,
     later: BTreeMap<(Instant, MessageId), Deferral>,
+    /// The times in `later`, by message.
+    later_at: BTreeMap<MessageId, Instant>,
     under_way: BTreeSet<MessageId>,
 }
 
@@ -27,10 +29,36 @@ pub enum Deferral {
     Connection,
 }
 
+/// Whether a person's order may change a message now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claim {
+    /// It is being handed over, or another order has it.
+    Busy,
+    /// It is under way until it is settled, deferred or untried, and no delivery takes it meanwhile.
+    Taken {
+        /// Whether it was in the queue before; one that is held is not.
+        was_waiting: bool,
+    },
+}
+
+/// When a message goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum When {
+    /// As soon as the primary takes it.
+    Due,
+    /// Not before this.
+    At(Instant),
+    /// It is being handed over, or somebody's order is being carried out.
+    UnderWay,
+    /// It is not in the queue.
+    Absent,
+}
+
 impl Scheduler {
     /// Nothing waits.
     pub fn new(backoff: Backoff) -> Self {
-        Self { backoff, due: BTreeSet::new(), later: BTreeMap::new(), under_way: BTreeSet::new() }
+        let (due, later, later_at, under_way) = Default::default();
+        Self { backoff, due, later, later_at, under_way }
     }
 
     /// A message is ours, or was found at start: it is due. True if nothing else was.
@@ -62,7 +90,9 @@ impl Scheduler {
     /// Somebody in it waits on. `deferrals`: so far, with this one. `spread`: see [`Backoff::delay`].
     pub fn deferred(&mut self, id: MessageId, deferral: Deferral, deferrals: u32, spread: f64, now: Instant) {
         self.under_way.remove(&id);
-        self.later.insert((now + self.backoff.delay(deferrals, spread), id), deferral);
+        let at = now + self.backoff.delay(deferrals, spread);
+        self.later.insert((at, id), deferral);
+        self.later_at.insert(id, at);
     }
 
     /// It was not tried: it keeps its place.
@@ -71,18 +101,39 @@ impl Scheduler {
         self.due.insert(id);
     }
 
+    /// Takes a message out of the queue, wherever in it, for an order that changes it.
+    pub fn claim(&mut self, id: MessageId) -> Claim {
+        if !self.under_way.insert(id) {
+            return Claim::Busy;
+        }
+        let later = self.later_at.remove(&id).and_then(|at| self.later.remove(&(at, id)));
+        Claim::Taken { was_waiting: self.due.remove(&id) || later.is_some() }
+    }
+
+    /// When it goes.
+    pub fn when(&self, id: MessageId) -> When {
+        match self.later_at.get(&id) {
+            Some(at) => When::At(*at),
+            None if self.due.contains(&id) => When::Due,
+            None if self.under_way.contains(&id) => When::UnderWay,
+            None => When::Absent,
+        }
+    }
+
     /// Everything is due. Returns how many messages wait.
     pub fn flush(&mut self) -> usize {
+        self.later_at.clear();
         self.due.extend(std::mem::take(&mut self.later).into_keys().map(|(_, id)| id));
         self.waiting()
     }
 
     /// What waits for nothing but the primary is due.
     pub fn primary_returned(&mut self) {
-        let due = &mut self.due;
-        self.later.retain(|(_, id), deferral| {
+        let Self { due, later, later_at, .. } = self;
+        later.retain(|(_, id), deferral| {
             let stays = *deferral == Deferral::Reply;
             if !stays {
+                later_at.remove(id);
                 due.insert(*id);
             }
             stays
@@ -106,6 +157,7 @@ impl Scheduler {
                 return;
             }
             first.remove();
+            self.later_at.remove(&id);
             self.due.insert(id);
         }
     }
@@ -168,6 +220,29 @@ mod tests {
         scheduler.deferred(ids[1], Deferral::Reply, 9, 0.0, t0);
         assert_eq!(scheduler.flush(), 2);
         assert_eq!((scheduler.take(t0), scheduler.take(t0)), (Some(ids[1]), None));
+    }
+
+    #[test]
+    fn what_is_claimed_is_taken_by_nobody_else_and_comes_back_from_wherever_it_was() {
+        let (mut scheduler, ids, t0) = scheduler(3);
+        scheduler.take(t0);
+        scheduler.deferred(ids[0], Deferral::Reply, 1, 0.0, t0);
+        scheduler.take(t0);
+        let held = MessageId::new();
+        assert_eq!(
+            ids.iter().map(|id| scheduler.when(*id)).collect::<Vec<_>>(),
+            [When::At(t0 + MINUTE), When::UnderWay, When::Due]
+        );
+        assert_eq!(scheduler.claim(ids[0]), Claim::Taken { was_waiting: true });
+        assert_eq!(scheduler.claim(ids[1]), Claim::Busy);
+        assert_eq!(scheduler.claim(ids[2]), Claim::Taken { was_waiting: true });
+        assert_eq!((scheduler.when(held), scheduler.claim(held)), (When::Absent, Claim::Taken { was_waiting: false }));
+        assert_eq!(scheduler.claim(held), Claim::Busy);
+        assert_eq!((scheduler.flush(), scheduler.take(t0 + MINUTE), scheduler.next_due()), (4, None, None));
+        scheduler.untried(ids[0]);
+        scheduler.settled(ids[2]);
+        scheduler.untried(held);
+        assert_eq!((scheduler.take(t0), scheduler.take(t0), scheduler.take(t0)), (Some(ids[0]), Some(held), None));
     }
 
     #[test]

@@ -110,6 +110,19 @@ impl HeldReason {
         Self::Person,
     ];
 
+    /// The word for it in docs/delivery.md, and everywhere else.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Undeliverable => "undeliverable",
+            Self::Capability => "capability",
+            Self::Expired => "expired",
+            Self::Damaged => "damaged",
+            Self::Recovered => "recovered",
+            Self::Person => "person",
+        }
+    }
+
     /// What a newer program may write is no damage.
     fn of(value: &[u8]) -> Self {
         Self::ALL.into_iter().find(|known| [*known as u8] == value).unwrap_or(Self::Unknown)
@@ -216,7 +229,7 @@ pub struct Arrival {
     pub standing: Option<Standing>,
 }
 
-/// The primary's words are for people: one reply line (RFC 5321 section 4.5.3.1.5) tells them enough.
+/// The primary's words, or a person's, are for people: one reply line (RFC 5321 section 4.5.3.1.5) tells them enough.
 const WORDS_BYTES_MAX: usize = 512;
 /// Place and fate, before the words.
 const FATE_BYTES: usize = 5;
@@ -430,7 +443,7 @@ impl Change {
         for (place, fate, words) in fates {
             let mut value = place.to_le_bytes().to_vec();
             value.push(*fate as u8);
-            value.extend(words.bytes().take(WORDS_BYTES_MAX));
+            value.extend_from_slice(&words.as_bytes()[..words.floor_char_boundary(WORDS_BYTES_MAX)]);
             put(&mut fields, tag::FATE, &value);
         }
         if let Some(reason) = held_as {
