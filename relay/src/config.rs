@@ -176,8 +176,7 @@ fn maintenance(window: Option<&config::Maintenance>) -> Result<Maintenance, Conf
             reason: format!("{text:?} is no time; write for instance 2026-12-24T22:00:00Z"),
         })
     };
-    let (from, until) =
-        (time("primary.maintenance.from", from)?, time("primary.maintenance.until", until)?);
+    let (from, until) = (time("primary.maintenance.from", from)?, time("primary.maintenance.until", until)?);
     if from.zip(until).is_some_and(|(from, until)| from >= until) {
         let reason = "is not after primary.maintenance.from; write a later time".into();
         return Err(ConfigError::Value { key: "primary.maintenance.until", reason });

@@ -67,12 +67,12 @@ pub struct Drain {
     /// Recipients of one transaction.
     pub recipients_max: usize,
     /// What has happened lately.
-    pub memory: Memory,
+    pub lately: Lately,
 }
 
 /// What the connections share of what has happened lately.
 #[derive(Default)]
-pub struct Memory {
+pub struct Lately {
     second_looks: Mutex<SecondLooks>,
     reruns: Mutex<Reruns>,
     /// Who holds it may ask the primary what its refusals mean; the others wait for the answer.
@@ -145,7 +145,7 @@ impl Drain {
     /// Message after message, until there is none, or the connection is of no more use.
     async fn hand_over(&self, mut hop: Hop, place: &mut Place, stop: &CancellationToken) {
         for _ in 0..hop.messages_max(self.messages_per_connection_max) {
-            if !place.stays() {
+            if !place.stays() || !hop.takes_another_mail() {
                 break;
             }
             let Some(id) = self.next(&hop.name, stop).await else { break };

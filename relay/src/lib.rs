@@ -10,6 +10,7 @@ pub mod spool;
 pub mod queue;
 pub mod primary;
 pub mod delivery;
+pub mod retention;
 
 pub mod status;
 pub mod metrics;
@@ -23,3 +24,4 @@ pub mod offline;
 
 mod chance;
 mod foreign;
+mod small_file;

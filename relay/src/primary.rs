@@ -162,16 +162,14 @@ impl Primary {
     /// Opens a connection, and remembers what was met.
     pub async fn open(&self, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
         let named = name(host);
-        let expects_starttls = lock(&self.mirror).expects_starttls(
-            &named,
-            self.settings.remember_starttls,
-            Timestamp::now(),
-        );
+        let expects_starttls =
+            lock(&self.mirror).expects_starttls(&named, self.settings.remember_starttls, Timestamp::now());
         let opened = self.caller.open(host, patience, expects_starttls).await;
         let mut alarms = lock(&self.alarms);
         match &opened {
             Ok(Hop { lapse: Some(lapse), .. }) => {
-                if alarms.insert(named, format!("Mail goes to {}:{} in clear: {lapse}", host.host, host.port)).is_none() {
+                if alarms.insert(named, format!("Mail goes to {}:{} in clear: {lapse}", host.host, host.port)).is_none()
+                {
                     tracing::error!(host = host.host, port = host.port, lapse, "mail goes in clear");
                 }
             }
@@ -360,12 +358,12 @@ impl Primary {
 
 /// The drain's hold, and the breaker.
 impl Primary {
-    /// A person holds the drain: nothing more is handed over, what is under way may end.
-    pub fn hold(&self, by: String, reason: String) {
-        self.change_hold(|hold| hold.order(Order { since: Timestamp::now(), by, reason }));
+    /// A person holds the drain: nothing more is handed over, what is under way may end. False if a person held it before.
+    pub fn hold(&self, by: String, reason: String) -> bool {
+        self.change_hold(|hold| hold.order(Order { since: Timestamp::now(), by, reason }))
     }
 
-    /// A person wants it to go on. False if the configuration holds it all the same.
+    /// A person wants it to go on. False if nothing was lifted by that.
     pub fn resume(&self) -> bool {
         self.change_hold(Hold::resume)
     }
@@ -400,7 +398,11 @@ impl Primary {
     /// It said what no primary should say, when it was asked about this `postmaster`.
     pub fn sign(&self, sign: Sign, postmaster: &str, words: &str) {
         if lock(&self.breaker).sign(sign, postmaster, words, Moment::now()) {
-            tracing::error!(sign = sign.words(), words = shown(words), "breaker is open: nothing is handed over, nothing sent back");
+            tracing::error!(
+                sign = sign.words(),
+                words = shown(words),
+                "breaker is open: nothing is handed over, nothing sent back"
+            );
             self.queue.wake();
         }
     }
@@ -410,10 +412,10 @@ impl Primary {
         format!("postmaster@{}", self.settings.postmaster_domain)
     }
 
-    /// Whom the breaker was opened about.
-    pub fn postmaster_in_question(&self) -> String {
-        let in_question = lock(&self.breaker).open().map(|open| open.postmaster.clone());
-        in_question.unwrap_or_else(|| self.postmaster())
+    /// Whom the breaker was opened about, and whether by what was said to MAIL.
+    pub fn in_question(&self) -> (String, bool) {
+        let in_question = lock(&self.breaker).open().map(|open| (open.postmaster.clone(), open.sign == Sign::Mail));
+        in_question.unwrap_or_else(|| (self.postmaster(), true))
     }
 
     /// It refused a message. True if it must be asked before that is acted on.

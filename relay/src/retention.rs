@@ -14,7 +14,7 @@ use crate::{
     queue::{Queue, age::AgeClock},
     small_file::SmallFile,
     spool::{
-        Spool,
+        Spool, Stands,
         field::{Change, Fate, HeldReason, State},
         record::Kind,
     },
@@ -100,13 +100,16 @@ impl Keeper {
     /// What is being handed over at this moment is looked at the next time.
     async fn end(&self, id: MessageId, state: State, fate: Fate, held_as: Option<HeldReason>, words: String) {
         let Some(claimed) = self.queue.claim(id) else { return };
-        let fates: Vec<_> =
-            self.spool.places(id, state).into_iter().map(|place| (place, fate, words.clone())).collect();
+        let Some(Stands { waiting, held, .. }) = self.spool.stands(id) else { return };
+        let places = if state == State::Held { held } else { waiting };
+        let fates: Vec<_> = places.into_iter().map(|place| (place, fate, words.clone())).collect();
         tracing::warn!(%id, recipients = fates.len(), words, "kept long enough: {fate:?}");
         let kind = if fate == Fate::Held { Kind::Held } else { Kind::Attempt };
         let change = Change { kind, id, at: Timestamp::now(), by: BY.into(), fates, held_as };
         match self.spool.change(change).await {
-            Ok(_) => claimed.ended(),
+            Ok(_) if state == State::Waiting => claimed.ended(),
+            // Who waits in it waits on.
+            Ok(_) => drop(claimed),
             Err(reason) => tracing::error!(%id, ?reason, "record that it was kept long enough; it is tried again"),
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,11 +19,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin,
     config::{self, Config},
-    delivery::{Drain, Memory, encryption::EncryptionError, hop::Caller},
+    delivery::{Drain, Lately, encryption::EncryptionError, hop::Caller},
     metrics::Metrics,
     observe::{self, Observe},
     primary::Primary,
     queue::{Queue, scheduler::Lane},
+    retention::{self, Keeper},
+    small_file::SmallFile,
     smtp::{
         certificates::{Certificates, Files},
         connection::{Door, Limits},
@@ -134,8 +136,8 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let certificates = Arc::new(Certificates::new(certificates)?);
-    let caller = Arc::new(caller(&config, &listeners)?);
-    let (parts, door) = assemble(&config, certificates.clone(), caller.clone(), data)?;
+    let caller = caller(&config, &listeners)?;
+    let (parts, door) = assemble(&config, certificates.clone(), caller, &data)?;
     let serving = Arc::new(AtomicBool::new(true));
     let tasks = TaskTracker::new();
     let pages = CancellationToken::new();
@@ -147,7 +149,10 @@ pub async fn run(
     let primary = parts.primary.clone();
     let (watching, probing) = (stop.clone(), primary.clone());
     tasks.spawn(async move { probing.watch(&watching).await });
-    tasks.spawn(Arc::new(drain(&config, &parts, caller)).run(stop.clone()));
+    tasks.spawn(Arc::new(drain(&config, &parts)).run(stop.clone()));
+    let clock_file = SmallFile::new(&data, retention::CLOCK_FILE, "the clock by which mail grows old");
+    let (spool, queue) = (parts.spool.clone(), parts.queue.clone());
+    tasks.spawn(Keeper::new(spool, queue, config.document.retention.clone(), clock_file).run(stop.clone()));
     tasks.spawn(certificates.watch(stop.clone()));
     let hall = Hall { door, places: Places::new(bounds(&config), Instant::now()), names: Names::of_system() };
     let hall = Arc::new(hall);
@@ -175,8 +180,8 @@ pub async fn run(
 fn assemble(
     config: &Config,
     certificates: Arc<Certificates>,
-    caller: Arc<Caller>,
-    data: PathBuf,
+    caller: Caller,
+    data: &Path,
 ) -> Result<(Arc<Parts>, Door), RunError> {
     let document = &config.document;
     let metrics = Arc::new(Metrics::new()?);
@@ -185,11 +190,11 @@ fn assemble(
         synced: Box::new(move |took| sync_seconds.observe(took.as_secs_f64())),
         rot: Box::new(move |parts| quarantined.inc_by(parts)),
     };
-    let (spool, waiting) = Spool::open(Arc::new(RealDisk::new(&data)), watchers)?;
+    let (spool, waiting) = Spool::open(Arc::new(RealDisk::new(data)), watchers)?;
     let queue = Arc::new(Queue::new(&document.primary.delivery));
     spool.damages().0.iter().for_each(|damage| tracing::warn!("{damage}"));
     waiting.into_iter().for_each(|(id, flow)| queue.spooled(id, flow, Lane::Backlog));
-    let primary = Arc::new(Primary::new(config, caller, queue.clone(), metrics.clone(), &data));
+    let primary = Arc::new(Primary::new(config, caller, queue.clone(), metrics.clone(), data));
     let limits = limits(config);
     let door = Door {
         terms: terms(config),
@@ -262,7 +267,7 @@ fn caller(config: &Config, listeners: &Listeners) -> Result<Caller, RunError> {
     Ok(Caller::new(document.hostname.clone(), &document.primary.tls, own)?)
 }
 
-fn drain(config: &Config, parts: &Parts, caller: Arc<Caller>) -> Drain {
+fn drain(config: &Config, parts: &Parts) -> Drain {
     let primary = &config.document.primary;
     Drain {
         spool: parts.spool.clone(),
@@ -271,7 +276,7 @@ fn drain(config: &Config, parts: &Parts, caller: Arc<Caller>) -> Drain {
         metrics: parts.metrics.clone(),
         messages_per_connection_max: primary.delivery.max_messages_per_connection as usize,
         recipients_max: primary.delivery.max_recipients_per_transaction as usize,
-        memory: Memory::default(),
+        lately: Lately::default(),
     }
 }
 
@@ -295,6 +300,7 @@ fn log_running(config: &Config, parts: &Parts, listeners: &Listeners) -> Result<
 }
 
 async fn serve_pages(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     if let Err(cause) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
         tracing::error!(%cause, "serve pages");
     }

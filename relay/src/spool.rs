@@ -26,6 +26,7 @@ mod faulty_disk;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{Arc, Weak, atomic::Ordering, mpsc},
     time::{Duration, Instant},
@@ -38,24 +39,33 @@ use uuid::Uuid;
 
 use self::{
     disk::Disk,
-    field::{Accepted, Change},
+    field::{Accepted, Change, HeldNote, HeldReason},
+    history::Event,
     index::{Entry, Location},
     large::{LargeReader, LargeWriter},
     log::Limits,
     record::{FIELDS_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, Kind},
-    search::{Cursor, Hit},
+    search::{Cursor, Hit, Query},
     shared::Shared,
     wish::Wish,
     writer::Order,
 };
 pub use self::{index::Counts, survey::RecoveryError, wish::NotKept, writer::Receipt};
-use crate::mail::{content::Source, envelope::Envelope, id::MessageId};
+use crate::mail::{
+    content::Source,
+    envelope::{Envelope, Flow},
+    id::MessageId,
+};
+
+/// A history is read anew if reclaim removes a segment meanwhile, but not for ever.
+const HISTORY_TRIES: u32 = 5;
 
 /// The way to all that the spool does. Clones share it; the writer ends with the last one.
 #[derive(Clone)]
 pub struct Spool {
     shared: Arc<Shared>,
-    // Unbounded, but never longer than there are sessions and connections: each has one wish under way.
+    // Unbounded, but never longer than there are sessions, connections and what orders change at a time: each has one wish
+    // under way.
     orders: mpsc::Sender<Order>,
 }
 
@@ -68,13 +78,17 @@ pub struct Watchers {
 }
 
 impl Spool {
-    /// Reads what is there, and starts the writer and the scrub. Returns the messages in which somebody waits, too.
+    /// Reads what is there, and starts the writer and the scrub. Returns the messages in which somebody waits, oldest first, too.
     ///
     /// Blocks for as long as reading the footers takes, or the segments that have none.
-    pub fn open(disk: Arc<dyn Disk>, watchers: Watchers) -> Result<(Self, Vec<MessageId>), RecoveryError> {
+    pub fn open(disk: Arc<dyn Disk>, watchers: Watchers) -> Result<(Self, Vec<(MessageId, Flow)>), RecoveryError> {
         let nonces = Box::new(|| Uuid::new_v4().into_bytes());
         let (shared, log) = recovery::recover(disk, Limits::default(), nonces, Timestamp::now())?;
-        let waiting = shared.state().index.iter().filter(|(_, entry)| !entry.is_held()).map(|(id, _)| id).collect();
+        let waiting = {
+            let state = shared.state();
+            let waiting = state.index.iter().filter(|(_, entry)| !entry.is_held());
+            waiting.map(|(id, entry)| (id, entry.flow)).collect()
+        };
         let (orders, inbox) = mpsc::channel();
         let Watchers { synced, rot } = watchers;
         let found = shared.damages().rot;
@@ -100,6 +114,11 @@ impl Spool {
 
     /// Reads a message that waits; `Ok(None)` if nobody in it does any more.
     pub async fn read(&self, id: MessageId) -> Result<Option<Stored>, ReadError> {
+        Ok(self.read_any(id).await?.filter(|stored| !stored.waiting.is_empty()))
+    }
+
+    /// Reads a message that waits or is held; `Ok(None)` if it is closed or was never here.
+    pub async fn read_any(&self, id: MessageId) -> Result<Option<Stored>, ReadError> {
         let mut tried = None;
         loop {
             let Some((entry, key)) = self.locate(id) else { return Ok(None) };
@@ -119,23 +138,72 @@ impl Spool {
         Some((entry, key))
     }
 
-    /// Open messages of which an address contains `part`, from the oldest segment on; all if it is empty.
+    /// Open messages that the query means, from the oldest segment on.
     ///
     /// Stops at `limit` messages or after `time_max`; then `from` for the next call comes with what was found.
     pub async fn search(
         &self,
-        part: String,
+        query: Query,
         from: Cursor,
         limit: usize,
         time_max: Duration,
     ) -> Result<(Vec<Hit>, Option<Cursor>), io::Error> {
         let (shared, deadline) = (self.shared.clone(), Instant::now() + time_max);
-        blocking(move || Ok(search::search(&shared, &part, from, limit, search::until(deadline)))).await
+        blocking(move || Ok(search::search(&shared, &query, from, limit, search::until(deadline)))).await
+    }
+
+    /// Each record about a message that the log still holds, in order; none if it knows nothing of it. Reads every footer.
+    pub async fn history(&self, id: MessageId) -> Result<Vec<Event>, io::Error> {
+        let shared = self.shared.clone();
+        let read = move || {
+            let mut tries = 0..HISTORY_TRIES;
+            loop {
+                let segments = shared.state().segments.clone();
+                match history::history(&*shared.disk, &segments, id, &mut |_, _| {}) {
+                    // Reclaim removed a segment in the meantime; what was open in it stands in a newer one.
+                    Err(cause) if cause.kind() == io::ErrorKind::NotFound && tries.next().is_some() => {}
+                    result => return result,
+                }
+            }
+        };
+        blocking(read).await
     }
 
     /// Places of a message's recipients that wait.
     pub fn waiting(&self, id: MessageId) -> Vec<u32> {
-        self.shared.state().index.get(id).map_or_else(Vec::new, |entry| entry.waiting().collect())
+        self.stands(id).map_or_else(Vec::new, |stands| stands.waiting)
+    }
+
+    /// How an open message stands; `None` if it is closed or was never here.
+    pub fn stands(&self, id: MessageId) -> Option<Stands> {
+        let state = self.shared.state();
+        let entry = state.index.get(id)?;
+        let (waiting, held) = (entry.waiting().collect(), entry.held().collect());
+        Some(Stands { flow: entry.flow, waiting, held, note: state.index.held_note(id) })
+    }
+
+    /// In how many messages somebody is held, by reason. A message in which somebody waits, too, is among them.
+    pub fn held_by_reason(&self) -> BTreeMap<HeldReason, u64> {
+        let mut counted: BTreeMap<_, _> = HeldReason::ALL.into_iter().map(|reason| (reason, 0)).collect();
+        for (_, note) in self.shared.state().index.held_notes() {
+            *counted.entry(note.reason).or_default() += 1;
+        }
+        counted
+    }
+
+    /// Messages in which somebody has been held for one of these reasons since before then, oldest first.
+    pub fn held_before(&self, reasons: &[HeldReason], cutoff_ms: i64, limit: usize) -> Vec<MessageId> {
+        let state = self.shared.state();
+        let is_meant = |note: &HeldNote| note.since_ms < cutoff_ms && reasons.contains(&note.reason);
+        let meant = state.index.held_notes().filter(|(_, note)| is_meant(note));
+        meant.map(|(id, _)| id).take(limit).collect()
+    }
+
+    /// Messages that came before then and in which somebody still waits, oldest first.
+    pub fn waiting_before(&self, cutoff_ms: i64, limit: usize) -> Vec<MessageId> {
+        let state = self.shared.state();
+        let old = state.index.iter().take_while(|(id, _)| id.made_at_ms() < cutoff_ms);
+        old.filter(|(_, entry)| !entry.is_held()).map(|(id, _)| id).take(limit).collect()
     }
 
     /// Leaves the log in good order, before the process ends.
@@ -187,6 +255,19 @@ impl Spool {
     pub fn is_writable(&self) -> bool {
         self.shared.writable.load(Ordering::Relaxed)
     }
+}
+
+/// How an open message stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stands {
+    /// Whose mail it is.
+    pub flow: Flow,
+    /// Places of the recipients that are to be tried.
+    pub waiting: Vec<u32>,
+    /// Places of those that are held.
+    pub held: Vec<u32>,
+    /// Why and since when, if there are any.
+    pub note: Option<HeldNote>,
 }
 
 /// A message that is coming in. Dropped, it leaves nothing behind.

@@ -12,7 +12,7 @@ use std::{
 use backupmx_relay::{
     mail::{
         address::Address,
-        envelope::{Body, Envelope, Protocol},
+        envelope::{Body, Envelope, Flow, Protocol},
         id::MessageId,
         trace::{Circumstances, received_field},
     },
@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use tokio::{runtime::Runtime, task::JoinSet};
 
 /// Opens a spool as the relay does. Returns the messages that wait, too.
-pub fn open(disk: Arc<dyn Disk>) -> (Spool, Vec<MessageId>) {
+pub fn open(disk: Arc<dyn Disk>) -> (Spool, Vec<(MessageId, Flow)>) {
     let watchers = Watchers { synced: Box::new(|_| {}), rot: Box::new(|_| {}) };
     Spool::open(disk, watchers).expect("a spool can be opened")
 }
@@ -96,7 +96,8 @@ impl Message {
 pub async fn deliver(spool: &Spool, id: MessageId) {
     let words = "250 2.0.0 Ok: queued as 4ZyXwV1s2tz9Qp".to_owned();
     let fates = vec![(0, Fate::Delivered, words)];
-    let change = Change { kind: Kind::Attempt, id, at: Timestamp::now(), by: "mx1.example.org:25".into(), fates };
+    let change =
+        Change { kind: Kind::Attempt, id, at: Timestamp::now(), by: "mx1.example.org:25".into(), fates, held_as: None };
     assert!(spool.change(change).await.expect("the spool records an outcome"), "{id} had one recipient");
 }
 

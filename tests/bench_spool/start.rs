@@ -243,7 +243,7 @@ impl Open {
         let messages = waiting.len();
         let begun = Instant::now();
         let queue = Queue::new(&Delivery::default());
-        waiting.into_iter().for_each(|id| queue.spooled(id, Flow::default(), Lane::Backlog));
+        waiting.into_iter().for_each(|(id, flow)| queue.spooled(id, flow, Lane::Backlog));
         let told = json!({
             "messages": messages,
             "open_ms": opened.as_secs_f64() * 1e3,

@@ -13,6 +13,7 @@ pub mod hash;
 pub mod letters;
 pub mod load;
 pub mod messages;
+pub mod openapi;
 pub mod port;
 pub mod postfix;
 pub mod primary;

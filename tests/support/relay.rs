@@ -24,9 +24,11 @@ use crate::{
 
 pub mod http;
 pub mod log;
+pub mod orders;
 mod setup;
 
 use log::Log;
+use orders::Orders;
 pub use setup::Setup;
 use setup::{cleaned, program};
 
@@ -168,6 +170,11 @@ impl Relay {
         assert_eq!(answer.code, 200, "{answer:?}");
         let Flushed { messages } = serde_json::from_str(&answer.body).expect("flush answers with its document");
         messages
+    }
+
+    /// Orders to it.
+    pub fn orders(&self) -> Orders {
+        Orders::new(self.console(), self.token())
     }
 
     /// Its process.

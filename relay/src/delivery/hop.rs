@@ -182,8 +182,17 @@ impl Caller {
         Ok(Hop { lapse: Some(lapse), ..in_clear })
     }
 
-    /// Up to EHLO, in clear.
-    async fn greeted(&self, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
+    /// Connects, and no more.
+    pub async fn reach(&self, host: &Host, patience: Patience) -> Result<(), OpenError> {
+        self.connect(host, patience).await.map(|_| ())
+    }
+
+    /// Gets as far as EHLO, whatever the configuration says of TLS: no mail may go over it.
+    pub async fn open_in_clear(&self, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
+        self.greeted(host, patience).await
+    }
+
+    async fn connect(&self, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
         let name = format!("{}:{}", host.host, host.port);
         let unreachable = |source| OpenError::Unreachable { name: name.clone(), source };
         let addresses = self.resolver.addresses(host).await.map_err(unreachable)?;
@@ -193,7 +202,12 @@ impl Caller {
         }
         let _ = stream.set_nodelay(true); // we write whole batches of commands at once
         notice_dead_peers(&stream);
-        let mut hop = Hop::over(Wire::new(stream), name, theirs.ip().to_canonical());
+        Ok(Hop::over(Wire::new(stream), name, theirs.ip().to_canonical()))
+    }
+
+    /// Up to EHLO, in clear.
+    async fn greeted(&self, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
+        let mut hop = self.connect(host, patience).await?;
         match hop.wire.answer(patience.reply).await {
             Ok(greeting) if greeting.code == 220 => {}
             Ok(other) => return Err(hop.refused(Step::Greeting, TalkError::Said(other))),

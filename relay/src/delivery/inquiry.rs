@@ -35,11 +35,15 @@ async fn ask(hop: &mut Hop, postmaster: &str, asks_mail: bool, limit: Duration) 
     }
     taken(wire.ask(b"RSET\r\n", limit).await?)?;
     hop.mails += 1;
-    let mail = wire.ask(b"MAIL FROM:<>\r\n", limit).await?;
+    let mut mail = wire.ask(b"MAIL FROM:<>\r\n", limit).await?;
+    if mail.is_permanent() && !asks_mail {
+        // Some take no null sender, against RFC 5321 section 4.5.5. That is not what is in question.
+        hop.mails += 1;
+        mail = wire.ask(format!("MAIL FROM:<{postmaster}>\r\n").as_bytes(), limit).await?;
+    }
     if !mail.is_positive() {
-        let refused = mail.is_permanent() && asks_mail;
         taken(wire.ask(b"RSET\r\n", limit).await?)?;
-        return if refused { Ok(Inquiry::RefusesMail(mail.words())) } else { Err(TalkError::Said(mail)) };
+        return if mail.is_permanent() { Ok(Inquiry::RefusesMail(mail.words())) } else { Err(TalkError::Said(mail)) };
     }
     let rcpt = wire.ask(format!("RCPT TO:<{postmaster}>\r\n").as_bytes(), limit).await?;
     taken(wire.ask(b"RSET\r\n", limit).await?)?;
@@ -66,10 +70,11 @@ mod tests {
         const OK: &str = "250 ok\r\n";
         const NO: &str = "550 5.7.1 no\r\n";
         let no = || "550 5.7.1 no".to_owned();
-        let cases: [(&[&str], bool, Inquiry); 8] = [
+        let cases: [(&[&str], bool, Inquiry); 9] = [
             (&[OK, OK, OK, OK], true, Inquiry::Well),
             (&[OK, NO, OK], true, Inquiry::RefusesMail(no())),
-            (&[OK, NO, OK], false, Inquiry::Unclear(no())),
+            (&[OK, NO, OK, OK, OK], false, Inquiry::Well),
+            (&[OK, NO, NO, OK], false, Inquiry::RefusesMail(no())),
             (&[OK, OK, NO, OK], false, Inquiry::RefusesPostmaster(no())),
             (&[OK, OK, "450 later\r\n", OK], false, Inquiry::Unclear("450 later".into())),
             (&[OK, "451 4.3.0 later\r\n", OK], true, Inquiry::Unclear("451 4.3.0 later".into())),
@@ -81,11 +86,11 @@ mod tests {
             assert_eq!(inquire(&mut hop, "postmaster@example.org", asks_mail, LIMIT).await, expected);
             drop(hop);
             let heard = server.await.unwrap();
-            let expected = ["RSET", "MAIL FROM:<>", "RCPT TO:<postmaster@example.org>", "RSET"];
-            assert!(
-                heard[1..].iter().zip(expected).all(|(heard, expected)| heard == expected || heard == "RSET"),
-                "{heard:?}"
-            );
+            let may_be = |command: &String| {
+                ["RSET", "MAIL FROM:<>", "MAIL FROM:<postmaster@example.org>", "RCPT TO:<postmaster@example.org>"]
+                    .contains(&command.as_str())
+            };
+            assert!(heard[1..].iter().all(may_be), "{heard:?}");
         }
     }
 }

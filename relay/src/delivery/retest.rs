@@ -30,8 +30,8 @@ impl Drain {
                 return false;
             }
         };
-        let postmaster = self.primary.postmaster_in_question();
-        match inquiry::inquire(&mut hop, &postmaster, INQUIRY_TIMEOUT).await {
+        let (postmaster, asks_mail) = self.primary.in_question();
+        match inquiry::inquire(&mut hop, &postmaster, asks_mail, INQUIRY_TIMEOUT).await {
             Inquiry::Well => {}
             Inquiry::RefusesMail(words) | Inquiry::RefusesPostmaster(words) | Inquiry::Unclear(words) => {
                 tracing::info!(postmaster, words = shown(&words), "the primary is not mended yet");

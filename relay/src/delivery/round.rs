@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::{
     Drain,
     breaker::Sign,
-    courier::{self, Attempted, Connection, Job, Outcome},
+    courier::{self, Attempted, Connection, Job, Outcome, Stage},
     hop::Hop,
     inquiry::{self, Inquiry},
 };
@@ -114,14 +114,8 @@ impl Round {
 impl Drain {
     /// Tries each waiting recipient of a message once.
     pub(super) async fn round(&self, hop: &mut Hop, id: MessageId, place: &mut Place) -> Ended {
-        let mut round = Round {
-            id,
-            tried: BTreeSet::new(),
-            deferred: Vec::new(),
-            deferrals: 0,
-            delivered: false,
-            again: None,
-        };
+        let mut round =
+            Round { id, tried: BTreeSet::new(), deferred: Vec::new(), deferrals: 0, delivered: false, again: None };
         let ended = loop {
             let Some(mut stored) = self.read(id).await else { return Ended::Usable };
             round.deferrals = stored.deferrals;
@@ -129,6 +123,10 @@ impl Drain {
             let waiting: Vec<u32> = untried.take(hop.recipients_max(self.recipients_max)).collect();
             if waiting.is_empty() {
                 break Ended::Usable;
+            }
+            if !hop.takes_another_mail() {
+                round.waits(Deferral::After(Duration::ZERO)); // on another connection
+                break Ended::Unusable;
             }
             let attempted = self.attempt(hop, &mut stored, &waiting, place).await;
             if attempted.connection == Connection::Stale {
@@ -178,14 +176,8 @@ impl Drain {
     /// Tries one transaction. Where the other side is silent for long, the connection no longer counts for the pace.
     async fn attempt(&self, hop: &mut Hop, stored: &mut Stored, waiting: &[u32], place: &mut Place) -> Attempted {
         let Stored { envelope, trace, content_bytes, content, line_end_added, .. } = stored;
-        let job = Job {
-            envelope,
-            trace,
-            waiting,
-            content_bytes: *content_bytes,
-            line_end_added: *line_end_added,
-            content,
-        };
+        let job =
+            Job { envelope, trace, waiting, content_bytes: *content_bytes, line_end_added: *line_end_added, content };
         let mut attempting = pin!(courier::attempt(hop, job));
         if let Ok(attempted) = timeout(STALL, &mut attempting).await {
             return attempted;
@@ -213,33 +205,35 @@ impl Drain {
 
     /// What the refusals among the outcomes mean. One connection at a time asks; the others wait for what it hears.
     async fn refusal(&self, hop: &mut Hop, stored: &Stored, attempted: &Attempted) -> Refusal {
-        let refused =
-            attempted.outcomes.iter().find(|(_, outcome)| matches!(outcome, Outcome::Refused { .. }));
-        let Some((place, _)) = refused else { return Refusal::Final };
-        let _turn = self.memory.asking.lock().await;
+        let refused = attempted.outcomes.iter().find_map(|(place, outcome)| match outcome {
+            Outcome::Refused { stage, .. } => Some((*place, *stage)),
+            _ => None,
+        });
+        let Some((place, stage)) = refused else { return Refusal::Final };
+        let _turn = self.lately.asking.lock().await;
         if self.primary.is_broken() {
             return Refusal::Void;
         }
         if self.primary.refused() {
-            let recipient = stored.envelope.recipients.get(*place as usize);
+            let recipient = stored.envelope.recipients.get(place as usize);
             let domain = recipient.map_or("", |recipient| recipient.address.domain());
-            if !self.ask(hop, &format!("postmaster@{domain}")).await {
+            if !self.ask(hop, &format!("postmaster@{domain}"), stage == Stage::Mail).await {
                 return Refusal::Void;
             }
         }
         let (is_after_return, after) = self.primary.second_look();
-        let mut looks = lock(&self.memory.second_looks);
+        let mut looks = lock(&self.lately.second_looks);
         let look = looks.refused(stored.envelope.id, is_after_return, after, Instant::now());
         look.map_or(Refusal::Final, Refusal::NotYet)
     }
 
     /// Asks what no primary should refuse; on a connection of its own, if this one is of no more use. False if it shows a sign, or does not say.
-    async fn ask(&self, hop: &mut Hop, postmaster: &str) -> bool {
-        let mut inquiry = inquiry::inquire(hop, postmaster, INQUIRY_TIMEOUT).await;
+    async fn ask(&self, hop: &mut Hop, postmaster: &str, asks_mail: bool) -> bool {
+        let mut inquiry = inquiry::inquire(hop, postmaster, asks_mail, INQUIRY_TIMEOUT).await;
         if matches!(inquiry, Inquiry::Unclear(_))
             && let Ok(mut fresh) = self.open().await
         {
-            inquiry = inquiry::inquire(&mut fresh, postmaster, INQUIRY_TIMEOUT).await;
+            inquiry = inquiry::inquire(&mut fresh, postmaster, asks_mail, INQUIRY_TIMEOUT).await;
             tokio::spawn(fresh.quit(super::QUIT_TIMEOUT));
         }
         match inquiry {
@@ -301,7 +295,11 @@ impl Drain {
                     (Fate::Held, "stored bytes are damaged".into())
                 }
             };
-            if fate == Fate::Deferred { round.deferred.push((*place, fate, words)) } else { ended.push((*place, fate, words)) }
+            if fate == Fate::Deferred {
+                round.deferred.push((*place, fate, words))
+            } else {
+                ended.push((*place, fate, words))
+            }
         }
         if ended.iter().any(|(_, fate, _)| *fate == Fate::Delivered) {
             round.delivered = true;
@@ -343,11 +341,11 @@ impl Drain {
         }
         let now = Instant::now();
         let Some(mut deferral) = again else {
-            lock(&self.memory.second_looks).settled(id);
-            lock(&self.memory.reruns).settled(id);
+            lock(&self.lately.second_looks).settled(id);
+            lock(&self.lately.reruns).settled(id);
             return self.queue.settled(id, delivered, now);
         };
-        if deferral == Deferral::KeepsPlace && !self.primary.is_broken() && lock(&self.memory.reruns).failed(id) {
+        if deferral == Deferral::KeepsPlace && !self.primary.is_broken() && lock(&self.lately.reruns).failed(id) {
             deferral = Deferral::Reply;
         }
         self.queue.deferred(id, deferral, deferrals + 1, chance::spread(), now);

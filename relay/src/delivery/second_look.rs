@@ -20,13 +20,7 @@ pub struct SecondLooks {
 impl SecondLooks {
     /// The primary refused it. Returns how long to wait until it is tried again; `None`: this was the second look.
     /// `is_after_return`: whether a first refusal counts as temporary.
-    pub fn refused(
-        &mut self,
-        id: MessageId,
-        is_after_return: bool,
-        after: Duration,
-        now: Instant,
-    ) -> Option<Duration> {
+    pub fn refused(&mut self, id: MessageId, is_after_return: bool, after: Duration, now: Instant) -> Option<Duration> {
         match self.looks.get(&id) {
             // Another recipient's deferral brought it here before its time.
             Some(look) if *look > now => Some(*look - now),

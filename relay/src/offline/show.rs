@@ -10,7 +10,7 @@ use crate::{
         id::MessageId,
     },
     spool::{
-        field::{Accepted, Change, State},
+        field::{Accepted, Change, Fate, State},
         history::{self, Event, Fared, LastWord, What},
         index::Location,
         large,
@@ -90,8 +90,10 @@ fn print_event(event: &Event, envelope: Option<&Envelope>, out: &mut dyn Write) 
         What::Unreadable(kind) => {
             writeln!(out, "  {NO_TIME:24}  {}, damaged, {place}; see `spool check`", words::kind(*kind))
         }
-        What::Changed(Change { kind, id: _, at, by, fates }) => {
-            writeln!(out, "  {at:.3}  {}{}, {place}", words::kind(*kind), behind(" by ", by))?;
+        What::Changed(change @ Change { kind, id: _, at, by, fates, held_as: _ }) => {
+            let holds = fates.iter().any(|(_, fate, _)| *fate == Fate::Held);
+            let held_as = if holds { format!(", held: {}", change.held_reason().word()) } else { String::new() };
+            writeln!(out, "  {at:.3}  {}{}, {place}{held_as}", words::kind(*kind), behind(" by ", by))?;
             fates.iter().try_for_each(|(which, fate, said)| {
                 let address = envelope.and_then(|envelope| envelope.recipients.get(*which as usize));
                 // Without its envelope a recipient has its place there for a name.
@@ -115,7 +117,7 @@ fn behind(ours: &str, foreign: &str) -> String {
 mod tests {
     use super::*;
     use crate::spool::{
-        field::{Fate, Standing, tests::accepted},
+        field::{Standing, tests::accepted},
         record::Kind,
     };
 
@@ -127,7 +129,8 @@ mod tests {
 
     fn attempt(id: MessageId, words: &str) -> Event {
         let (at, by) = ("2026-11-22T15:00:00Z".parse().unwrap(), "mx1:25".to_owned());
-        let change = Change { kind: Kind::Attempt, id, at, by, fates: vec![(1, Fate::Held, words.into())] };
+        let change =
+            Change { kind: Kind::Attempt, id, at, by, fates: vec![(1, Fate::Held, words.into())], held_as: None };
         Event {
             place: Location { segment: 2, offset: 4608, length: 80 },
             content_bytes: 0,
@@ -164,7 +167,7 @@ recipients
 
 history
   2026-11-22T14:53:47.123Z  Accepted, segment 1 at 4608
-  2026-11-22T15:00:00.000Z  Attempt by mx1:25, segment 2 at 4608
+  2026-11-22T15:00:00.000Z  Attempt by mx1:25, segment 2 at 4608, held: undeliverable
                             <u1@example.org> held: 550 no\r\n\x1b[31m
 "#;
         assert_eq!(page(id, true, &events), expected);
@@ -176,7 +179,8 @@ history
         let page_without = page(id, false, &[attempt(id, "")]);
         assert!(page_without.contains("state         closed"), "{page_without}");
         assert!(page_without.contains("left the log") && page_without.contains("recipient 1 held\n"), "{page_without}");
-        let standing = Some(Standing { states: vec![State::Held], deferrals: 0, reason: "recovered".into() });
+        let standing =
+            Some(Standing { states: vec![State::Held], deferrals: 0, reason: "recovered".into(), held: None });
         let copy = What::Copied(Box::new(Accepted { standing, large_bytes: Some(300_000), ..accepted(id, 1) }));
         let place = Location { segment: 3, offset: 9000, length: 300 };
         let page = page(id, true, &[Event { place, content_bytes: 0, what: copy }]);

@@ -38,15 +38,14 @@ impl Hold {
         Self { ordered, configured_since: is_configured.then_some(now), sent_back: None }
     }
 
-    /// A person holds the drain. A later word replaces an earlier one.
-    pub fn order(&mut self, order: Order) {
-        self.ordered = Some(order);
+    /// A person holds the drain. False if a person held it before, whose word this one replaces.
+    pub fn order(&mut self, order: Order) -> bool {
+        self.ordered.replace(order).is_none()
     }
 
-    /// A person wants it to go on. False if something else than a person's word, or the primary's habit, holds it.
+    /// A person wants it to go on. False if nothing was lifted by that; what the configuration holds is not.
     pub fn resume(&mut self) -> bool {
-        (self.ordered, self.sent_back) = (None, None);
-        self.configured_since.is_none()
+        self.ordered.take().is_some() | self.sent_back.take().is_some()
     }
 
     /// What is to be kept on the volume.
@@ -95,11 +94,12 @@ mod tests {
         let order = Order { since: now.clock, by: "ann".into(), reason: "restore".into() };
         let mut hold = Hold::new(Some(order.clone()), true, now.clock);
         assert_eq!(by(&hold, now.at).as_deref(), Some("ann"));
-        assert!(!hold.resume());
+        assert!(hold.resume());
         assert_eq!(by(&hold, now.at).as_deref(), Some("configuration"));
+        assert!(!hold.resume());
         let mut hold = Hold::new(None, false, now.clock);
         assert_eq!(hold.by(now.at), None);
-        hold.order(order.clone());
+        assert!(hold.order(order.clone()) && !hold.order(order.clone()));
         assert_eq!(hold.ordered(), Some(&order));
         assert!(hold.resume());
         assert_eq!((hold.by(now.at), hold.ordered()), (None, None));

@@ -145,7 +145,8 @@ impl Monitor {
 
     /// Counts, and says what the primary is if this goes on; `None` if all was well.
     fn take_in(&mut self, finding: Finding, now: Instant) -> Option<PrimaryState> {
-        let is_probe = matches!(finding, Finding::Answers { .. } | Finding::Refuses { .. } | Finding::Unreachable { .. });
+        let is_probe =
+            matches!(finding, Finding::Answers { .. } | Finding::Refuses { .. } | Finding::Unreachable { .. });
         if is_probe {
             self.probed_at = Some(now);
         }
@@ -212,8 +213,7 @@ impl Monitor {
     /// Whether a good answer to a delivery would tell anything. Once the primary is down only a probe brings it up
     /// again: answers that were on their way when it went are no sign of life. While it is up, a drain gives thousands a second.
     pub fn is_news(&self, now: Instant) -> bool {
-        self.takes_mail()
-            && (self.failures > 0 || self.on_probation || self.knows_nothing_since(EVIDENCE_AGE, now))
+        self.takes_mail() && (self.failures > 0 || self.on_probation || self.knows_nothing_since(EVIDENCE_AGE, now))
     }
 
     fn knows_nothing_since(&self, age: Duration, now: Instant) -> bool {

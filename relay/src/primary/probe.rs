@@ -24,15 +24,14 @@ impl Primary {
         let mut look = Look { finding: Finding::Unreachable { reason: "no host is configured".into() }, error: None };
         for host in &self.settings.hosts {
             let begun = Instant::now();
-            if self.settings.probe.depth == Depth::Connect {
-                match self.caller.connect(host, self.patience()).await {
-                    Ok(()) => return Look { finding: answers(&super::name(host), begun), error: None },
-                    Err(cause) => look = failed(cause),
-                }
-                continue;
-            }
-            match self.open(host, self.patience()).await {
-                Ok(hop) => return Look { finding: self.climb(hop, begun).await, error: None },
+            let climbed = match self.settings.probe.depth {
+                Depth::Connect => self.caller.reach(host, self.patience()).await.map(|()| None),
+                Depth::Ehlo => self.caller.open_in_clear(host, self.patience()).await.map(Some),
+                Depth::StartTls | Depth::Recipient => self.open(host, self.patience()).await.map(Some),
+            };
+            match climbed {
+                Ok(Some(hop)) => return Look { finding: self.climb(hop, begun).await, error: None },
+                Ok(None) => return Look { finding: answers(&super::name(host), begun), error: None },
                 Err(cause) => look = failed(cause),
             }
         }
@@ -44,7 +43,7 @@ impl Primary {
         let mut finding = answers(&hop.name, begun);
         if self.settings.probe.depth == Depth::Recipient {
             let limit = self.patience().reply;
-            match inquiry::inquire(&mut hop, self.settings.probe_recipient.as_str(), limit).await {
+            match inquiry::inquire(&mut hop, self.settings.probe_recipient.as_str(), true, limit).await {
                 Inquiry::Well => finding = answers(&hop.name, begun),
                 Inquiry::RefusesMail(words) | Inquiry::RefusesPostmaster(words) | Inquiry::Unclear(words) => {
                     finding = Finding::Refuses { reason: format!("probe of {}: {words}", hop.name) };

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::record::Kind;
 use crate::mail::{
     address::Address,
-    envelope::{Body, Envelope, Notify, Protocol, Recipient, Ret},
+    envelope::{Body, Envelope, Flow, Notify, Protocol, Recipient, Ret},
     id::MessageId,
 };
 
@@ -37,6 +37,8 @@ mod tag {
     pub const LINE_END_ADDED: u16 = 19;
     pub const BY: u16 = 20;
     pub const FATE: u16 = 21;
+    pub const HELD_AS: u16 = 22;
+    pub const HELD_SINCE_MS: u16 = 23;
     pub const TOTALS: u16 = 30;
 }
 
@@ -62,8 +64,69 @@ pub struct Standing {
     pub states: Vec<State>,
     /// Attempts that deferred somebody.
     pub deferrals: u16,
-    /// Why somebody is held, where reclaim or recovery knows; else empty.
+    /// What recovery said of it in words; else empty.
     pub reason: String,
+    /// Why and since when somebody is held, unless nobody is.
+    pub held: Option<HeldNote>,
+}
+
+/// Why and since when somebody in a message is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeldNote {
+    /// When somebody was last held, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// Why.
+    pub reason: HeldReason,
+}
+
+/// Why somebody is held. It decides how that can end (docs/delivery.md, "Holding, and ends").
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum HeldReason {
+    /// Nothing is known of it, or a newer program knows it.
+    Unknown = 0,
+    /// The primary refused it for good.
+    Undeliverable = 1,
+    /// It needs what the primary no longer offers.
+    Capability = 2,
+    /// It waited as long as it may.
+    Expired = 3,
+    /// Its stored bytes are damaged.
+    Damaged = 4,
+    /// Its record is lost; it was made anew from its large file.
+    Recovered = 5,
+    /// A person wants it so.
+    Person = 6,
+}
+
+impl HeldReason {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Unknown,
+        Self::Undeliverable,
+        Self::Capability,
+        Self::Expired,
+        Self::Damaged,
+        Self::Recovered,
+        Self::Person,
+    ];
+
+    /// The word for it in docs/delivery.md, and everywhere else.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Undeliverable => "undeliverable",
+            Self::Capability => "capability",
+            Self::Expired => "expired",
+            Self::Damaged => "damaged",
+            Self::Recovered => "recovered",
+            Self::Person => "person",
+        }
+    }
+
+    /// What a newer program may write is no damage.
+    fn of(value: &[u8]) -> Self {
+        Self::ALL.into_iter().find(|known| [*known as u8] == value).unwrap_or(Self::Unknown)
+    }
 }
 
 /// How one recipient stands.
@@ -90,6 +153,8 @@ pub struct Change {
     pub by: String,
     /// For each recipient that is meant: its place in the envelope, what became of it, and the words said.
     pub fates: Vec<(u32, Fate, String)>,
+    /// Why those that it holds are held. Each change that holds somebody has it; records of older programs have none.
+    pub held_as: Option<HeldReason>,
 }
 
 /// What became of a recipient.
@@ -131,10 +196,12 @@ impl Fate {
         Self::Withdrawn,
     ];
 
-    /// How the recipient stands afterwards.
-    pub fn state(self) -> State {
+    /// How a recipient that stood like this stands afterwards.
+    pub fn state_after(self, before: State) -> State {
         match self {
-            Self::Deferred | Self::Released => State::Waiting,
+            // A person may have held it while the attempt was under way: the end of that does not release it.
+            Self::Deferred => before,
+            Self::Released => State::Waiting,
             Self::Held => State::Held,
             Self::Delivered
             | Self::Bounced
@@ -152,6 +219,8 @@ impl Fate {
 pub struct Arrival {
     /// Which message.
     pub id: MessageId,
+    /// Whose mail it is.
+    pub flow: Flow,
     /// How many recipients its envelope names.
     pub recipients: usize,
     /// See [`Accepted::large_bytes`].
@@ -160,7 +229,7 @@ pub struct Arrival {
     pub standing: Option<Standing>,
 }
 
-/// The primary's words are for people: one reply line (RFC 5321 section 4.5.3.1.5) tells them enough.
+/// The primary's words, or a person's, are for people: one reply line (RFC 5321 section 4.5.3.1.5) tells them enough.
 const WORDS_BYTES_MAX: usize = 512;
 /// Place and fate, before the words.
 const FATE_BYTES: usize = 5;
@@ -206,10 +275,14 @@ impl Accepted {
         if let Some(large_bytes) = large_bytes {
             put(&mut fields, tag::LARGE_BYTES, &large_bytes.to_le_bytes());
         }
-        if let Some(Standing { states, deferrals, reason }) = standing {
+        if let Some(Standing { states, deferrals, reason, held }) = standing {
             put(&mut fields, tag::STATES, &states.iter().map(|state| *state as u8).collect::<Vec<_>>());
             put(&mut fields, tag::DEFERRALS, &deferrals.to_le_bytes());
             put(&mut fields, tag::REASON, reason.as_bytes());
+            if let Some(HeldNote { since_ms, reason }) = held {
+                put(&mut fields, tag::HELD_AS, &[*reason as u8]);
+                put(&mut fields, tag::HELD_SINCE_MS, &since_ms.to_le_bytes());
+            }
         }
         fields
     }
@@ -217,8 +290,8 @@ impl Accepted {
     /// What the index needs of it.
     pub fn arrival(&self) -> Arrival {
         let Self { envelope, trace: _, line_end_added: _, large_bytes, standing } = self;
-        let recipients = envelope.recipients.len();
-        Arrival { id: envelope.id, recipients, large_bytes: *large_bytes, standing: standing.clone() }
+        let (flow, recipients) = (envelope.flow(), envelope.recipients.len());
+        Arrival { id: envelope.id, flow, recipients, large_bytes: *large_bytes, standing: standing.clone() }
     }
 
     /// Reads them back; `None` if one that is needed is missing or not as [`Accepted::encode`] writes it.
@@ -252,7 +325,7 @@ impl Accepted {
             }
         }
         let (id, received_at, client) = (id?, received_at?, client?);
-        let standing = standing.finish(recipients.len())?;
+        let standing = standing.finish(id, recipients.len())?;
         let envelope =
             Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body, smtputf8, ret, envid };
         Some(Self { envelope, trace, line_end_added, large_bytes, standing })
@@ -262,18 +335,20 @@ impl Accepted {
 impl Arrival {
     /// Reads what it needs from the fields of an `Accepted` record, whole or as a footer holds them.
     pub fn decode(fields: &[u8]) -> Option<Self> {
-        let (mut id, mut recipients, mut large_bytes) = (None, 0, None);
+        let (mut id, mut reverse_path, mut recipients, mut large_bytes) = (None, None, 0, None);
         let mut standing = StandingFields::default();
         for field in Fields(fields) {
             let (tag, value) = field?;
             match tag {
                 tag::ID => id = Some(MessageId::from_bytes(value.try_into().ok()?)),
+                tag::REVERSE_PATH => reverse_path = Some(text(value)?),
                 tag::RECIPIENT => recipients += 1,
                 tag::LARGE_BYTES => large_bytes = Some(u64::from_le_bytes(value.try_into().ok()?)),
                 _ => standing.take(tag, value)?,
             }
         }
-        Some(Self { id: id?, recipients, large_bytes, standing: standing.finish(recipients)? })
+        let (id, flow) = (id?, Flow::of(reverse_path));
+        Some(Self { id, flow, recipients, large_bytes, standing: standing.finish(id, recipients)? })
     }
 }
 
@@ -283,6 +358,8 @@ struct StandingFields {
     states: Option<Vec<State>>,
     deferrals: u16,
     reason: String,
+    held_as: Option<HeldReason>,
+    held_since_ms: Option<i64>,
 }
 
 impl StandingFields {
@@ -291,15 +368,21 @@ impl StandingFields {
             tag::STATES => self.states = Some(value.iter().map(|byte| state_of(*byte)).collect::<Option<_>>()?),
             tag::DEFERRALS => self.deferrals = u16::from_le_bytes(value.try_into().ok()?),
             tag::REASON => self.reason = text(value)?.to_owned(),
+            tag::HELD_AS => self.held_as = Some(HeldReason::of(value)),
+            tag::HELD_SINCE_MS => self.held_since_ms = Some(i64::from_le_bytes(value.try_into().ok()?)),
             _ => {}
         }
         Some(())
     }
 
-    fn finish(self, recipients: usize) -> Option<Option<Standing>> {
-        let Self { states, deferrals, reason } = self;
+    fn finish(self, id: MessageId, recipients: usize) -> Option<Option<Standing>> {
+        let Self { states, deferrals, reason, held_as, held_since_ms } = self;
         let Some(states) = states else { return Some(None) };
-        (states.len() == recipients).then_some(Some(Standing { states, deferrals, reason }))
+        let held = states.contains(&State::Held).then(|| HeldNote {
+            since_ms: held_since_ms.unwrap_or(id.made_at_ms()),
+            reason: held_as.unwrap_or(HeldReason::Unknown),
+        });
+        (states.len() == recipients).then_some(Some(Standing { states, deferrals, reason, held }))
     }
 }
 
@@ -309,6 +392,7 @@ pub fn for_footer(kind: Kind, fields: &[u8]) -> Vec<u8> {
     for (tag, value) in Fields(fields).flatten() {
         match (kind, tag) {
             (_, tag::ID | tag::TIME_MS | tag::LARGE_BYTES | tag::STATES | tag::DEFERRALS)
+            | (_, tag::HELD_AS | tag::HELD_SINCE_MS)
             | (Kind::Accepted, tag::REVERSE_PATH | tag::RECIPIENT) => put(&mut kept, tag, value),
             // Place and fate, without the words.
             (_, tag::FATE) => put(&mut kept, tag, &value[..value.len().min(FATE_BYTES)]),
@@ -322,6 +406,11 @@ pub fn for_footer(kind: Kind, fields: &[u8]) -> Vec<u8> {
 pub fn addresses(fields: &[u8]) -> impl Iterator<Item = &str> {
     let is_address = |tag: u16| matches!(tag, tag::REVERSE_PATH | tag::RECIPIENT);
     Fields(fields).flatten().filter(move |(tag, _)| is_address(*tag)).filter_map(|(_, value)| text(value))
+}
+
+/// The recipients as text, from the fields of `Accepted`, whole or as a footer holds them.
+pub fn recipients(fields: &[u8]) -> impl Iterator<Item = &str> {
+    Fields(fields).flatten().filter(|(tag, _)| *tag == tag::RECIPIENT).filter_map(|(_, value)| text(value))
 }
 
 /// Whose record it is, from fields whole or as a footer holds them.
@@ -346,7 +435,7 @@ fn first(fields: &[u8], wanted: u16) -> Option<&[u8]> {
 impl Change {
     /// The fields of the record.
     pub fn encode(&self) -> Vec<u8> {
-        let Self { kind: _, id, at, by, fates } = self; // the kind stands in the record's header
+        let Self { kind: _, id, at, by, fates, held_as } = self; // the kind stands in the record's header
         let mut fields = Vec::with_capacity(128 + 64 * fates.len());
         put(&mut fields, tag::ID, &id.to_bytes());
         put(&mut fields, tag::TIME_MS, &at.as_millisecond().to_le_bytes());
@@ -354,15 +443,29 @@ impl Change {
         for (place, fate, words) in fates {
             let mut value = place.to_le_bytes().to_vec();
             value.push(*fate as u8);
-            value.extend(words.bytes().take(WORDS_BYTES_MAX));
+            value.extend_from_slice(&words.as_bytes()[..words.floor_char_boundary(WORDS_BYTES_MAX)]);
             put(&mut fields, tag::FATE, &value);
+        }
+        if let Some(reason) = held_as {
+            put(&mut fields, tag::HELD_AS, &[*reason as u8]);
         }
         fields
     }
 
+    /// Why those that it holds are held.
+    pub fn held_reason(&self) -> HeldReason {
+        self.held_as.unwrap_or(match self.kind {
+            Kind::Attempt | Kind::Closed => HeldReason::Undeliverable,
+            Kind::Held => HeldReason::Person,
+            Kind::Accepted | Kind::Mark | Kind::Released | Kind::Withdrawn | Kind::Moved | Kind::Later => {
+                HeldReason::Unknown
+            }
+        })
+    }
+
     /// Reads them back; `None` as in [`Accepted::decode`].
     pub fn decode(kind: Kind, fields: &[u8]) -> Option<Self> {
-        let (mut id, mut at, mut by, mut fates) = (None, None, String::new(), Vec::new());
+        let (mut id, mut at, mut by, mut fates, mut held_as) = (None, None, String::new(), Vec::new(), None);
         for field in Fields(fields) {
             let (tag, value) = field?;
             match tag {
@@ -375,10 +478,11 @@ impl Change {
                     let words = String::from_utf8_lossy(words).into_owned();
                     fates.push((u32::from_le_bytes(*place), fate_of(*fate)?, words));
                 }
+                tag::HELD_AS => held_as = Some(HeldReason::of(value)),
                 _ => {}
             }
         }
-        Some(Self { kind, id: id?, at: at?, by, fates })
+        Some(Self { kind, id: id?, at: at?, by, fates, held_as })
     }
 }
 
@@ -518,7 +622,8 @@ pub(crate) mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let states = vec![State::Waiting, State::Held, State::Ended];
-        let standing = Some(Standing { states, deferrals: 7, reason: "recovered".into() });
+        let held = Some(HeldNote { since_ms: 1_795_359_227_123, reason: HeldReason::Recovered });
+        let standing = Some(Standing { states, deferrals: 7, reason: "recovered".into(), held });
         let mut accepted =
             Accepted { line_end_added: true, large_bytes: Some(1 << 40), standing, ..accepted(MessageId::new(), 3) };
         accepted.envelope.smtputf8 = true;
@@ -537,19 +642,21 @@ pub(crate) mod tests {
                 (1, Fate::Deferred, String::new()),
                 (2, Fate::Held, "550".into()),
             ],
+            held_as: Some(HeldReason::Undeliverable),
         };
         assert_eq!(Change::decode(Kind::Attempt, &attempt.encode()), Some(attempt));
     }
 
     #[test]
     fn a_footer_keeps_what_the_index_needs_and_the_addresses() {
-        let standing = Some(Standing { states: vec![State::Held; 2], deferrals: 1, reason: String::new() });
+        let held = Some(HeldNote { since_ms: 5, reason: HeldReason::Person });
+        let standing = Some(Standing { states: vec![State::Held; 2], deferrals: 1, reason: String::new(), held });
         let accepted = Accepted { large_bytes: Some(9), standing, ..accepted(MessageId::new(), 2) };
         let whole = accepted.encode();
         let kept = for_footer(Kind::Accepted, &whole);
         assert!(kept.len() < whole.len());
-        assert_eq!(Arrival::decode(&kept), Arrival::decode(&whole));
-        assert_eq!(Arrival::decode(&kept).unwrap().recipients, 2);
+        assert_eq!(Arrival::decode(&kept), Some(accepted.arrival()));
+        assert_eq!(Arrival::decode(&whole), Some(accepted.arrival()));
         let Envelope { id: of, received_at, .. } = accepted.envelope;
         assert_eq!(
             (id(&kept), at(&kept), reverse_path(&kept)),
@@ -562,6 +669,7 @@ pub(crate) mod tests {
             at: "2026-11-22T14:53:47Z".parse().unwrap(),
             by: "mx1.example.org:25".into(),
             fates: vec![(3, Fate::Held, "550 no".into())],
+            held_as: Some(HeldReason::Capability),
         };
         let read = Change::decode(Kind::Attempt, &for_footer(Kind::Attempt, &change.encode())).unwrap();
         assert_eq!(read, Change { by: String::new(), fates: vec![(3, Fate::Held, String::new())], ..change });
@@ -573,6 +681,26 @@ pub(crate) mod tests {
         let mut fields = accepted.encode();
         put(&mut fields, 999, b"from the future");
         assert_eq!(Accepted::decode(&fields), Some(accepted));
+    }
+
+    #[test]
+    fn why_somebody_is_held_is_guessed_for_old_records_and_unknown_for_newer_ones() {
+        let id = MessageId::from_bytes([1; 16]);
+        let at = "2026-11-22T14:53:47Z".parse().unwrap();
+        let fates = vec![(0, Fate::Held, String::new())];
+        for (kind, reason) in [(Kind::Attempt, HeldReason::Undeliverable), (Kind::Held, HeldReason::Person)] {
+            let old = Change { kind, id, at, by: String::new(), fates: fates.clone(), held_as: None };
+            let mut fields = old.encode();
+            assert_eq!(Change::decode(kind, &fields).unwrap().held_reason(), reason);
+            for newer in [&[200][..], &[], &[1, 2]] {
+                put(&mut fields, tag::HELD_AS, newer);
+                assert_eq!(Change::decode(kind, &fields).unwrap().held_reason(), HeldReason::Unknown, "{newer:?}");
+            }
+        }
+        let standing = Some(Standing { states: vec![State::Held], deferrals: 0, reason: String::new(), held: None });
+        let old_copy = Accepted { standing, ..accepted(id, 1) };
+        let held = Arrival::decode(&old_copy.encode()).unwrap().standing.unwrap().held;
+        assert_eq!(held, Some(HeldNote { since_ms: id.made_at_ms(), reason: HeldReason::Unknown }));
     }
 
     #[test]

@@ -140,7 +140,7 @@ fn take_in(all: &mut [Fared], change: &Change) {
     for (place, fate, words) in &change.fates {
         let open = all.get_mut(*place as usize).filter(|fared| fared.state != State::Ended);
         let Some(fared) = open else { continue };
-        fared.state = fate.state();
+        fared.state = fate.state_after(fared.state);
         let (at, by, words) = (change.at, change.by.clone(), words.clone());
         fared.last = Some(LastWord { at, by, fate: *fate, words });
     }
@@ -160,7 +160,7 @@ mod tests {
     fn changed(id: MessageId, fates: &[(u32, Fate, &str)]) -> Event {
         let fates = fates.iter().map(|(place, fate, words)| (*place, *fate, (*words).to_owned())).collect();
         let (at, by) = (Timestamp::UNIX_EPOCH, "mx1:25".to_owned());
-        event(What::Changed(Change { kind: Kind::Attempt, id, at, by, fates }))
+        event(What::Changed(Change { kind: Kind::Attempt, id, at, by, fates, held_as: None }))
     }
 
     #[test]
@@ -171,18 +171,19 @@ mod tests {
             changed(id, &[(0, Fate::Deferred, "450"), (1, Fate::Delivered, "250"), (9, Fate::Held, "no such place")]),
             event(What::Unreadable(Kind::Attempt)),
             changed(id, &[(0, Fate::Held, "550"), (1, Fate::Held, "too late")]),
+            changed(id, &[(0, Fate::Deferred, "450 held is held")]),
         ];
         let fared = fared(&events);
         assert_eq!(fared.iter().map(|one| one.state).collect::<Vec<_>>(), [State::Held, State::Ended, State::Waiting]);
         let words: Vec<_> = fared.iter().map(|one| one.last.as_ref().map(|last| &*last.words)).collect();
-        assert_eq!(words, [Some("550"), Some("250"), None]);
+        assert_eq!(words, [Some("450 held is held"), Some("250"), None]);
     }
 
     #[test]
     fn a_copy_says_how_far_its_message_had_come_when_what_was_before_is_gone() {
         let id = MessageId::new();
         let states = vec![State::Ended, State::Waiting];
-        let standing = Some(Standing { states, deferrals: 1, reason: String::new() });
+        let standing = Some(Standing { states, deferrals: 1, reason: String::new(), held: None });
         let copy = Box::new(Accepted { standing, ..field::tests::accepted(id, 2) });
         let place = Location { segment: 7, ..HERE };
         let events = [

@@ -4,8 +4,8 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Bound};
 
 use backupmx_relay_api::status::Account;
 
-use super::field::{Arrival, Change, Fate, State};
-use crate::mail::id::MessageId;
+use super::field::{Arrival, Change, Fate, HeldNote, HeldReason, State};
+use crate::mail::{envelope::Flow, id::MessageId};
 
 /// Where a record stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,8 +29,12 @@ pub struct Entry {
     pub is_large: bool,
     /// Attempts that deferred somebody; it stays at its greatest value.
     pub deferrals: u16,
+    /// Whose mail it is.
+    pub flow: Flow,
     recipients: States,
 }
+
+const _: () = assert!(size_of::<Entry>() <= 48, "a tree of a million entries keeps its budget");
 
 /// One state for each recipient, in the envelope's order. Most messages have one recipient and need no allocation.
 #[derive(Clone, PartialEq, Debug)]
@@ -68,6 +72,11 @@ impl Entry {
         self.places(|state| state == State::Waiting)
     }
 
+    /// Places of the recipients that are held.
+    pub fn held(&self) -> impl Iterator<Item = u32> {
+        self.places(|state| state == State::Held)
+    }
+
     /// Places of the recipients that wait or are held.
     pub fn open(&self) -> impl Iterator<Item = u32> {
         self.places(|state| state != State::Ended)
@@ -96,7 +105,7 @@ impl Entry {
         for (place, fate, _) in fates {
             let open = self.recipients.all_mut().get_mut(*place as usize).filter(|state| **state != State::Ended);
             let Some(state) = open else { continue };
-            *state = fate.state();
+            *state = fate.state_after(*state);
             if *state == State::Ended {
                 ended(*fate);
             }
@@ -108,6 +117,8 @@ impl Entry {
 #[derive(Default, PartialEq, Debug)]
 pub struct Index {
     entries: BTreeMap<MessageId, Entry>,
+    /// Of each message in which somebody is held. Apart from the entries, since most messages never are.
+    held_notes: BTreeMap<MessageId, HeldNote>,
     /// What is open in each segment, and what no longer is.
     segments: BTreeMap<u64, Use>,
     account: Account,
@@ -143,17 +154,18 @@ impl Index {
 
     /// A message is ours. A copy of one replaces it and is not counted again.
     pub fn accept(&mut self, arrival: &Arrival, content_bytes: u64, location: Location, is_copy: bool) {
-        let (states, deferrals) = match &arrival.standing {
-            Some(standing) => (States::new(&standing.states), standing.deferrals),
-            None => (States::new(&vec![State::Waiting; arrival.recipients]), 0),
+        let (recipients, deferrals, note) = match &arrival.standing {
+            Some(standing) => (States::new(&standing.states), standing.deferrals, standing.held),
+            None => (States::new(&vec![State::Waiting; arrival.recipients]), 0, None),
         };
-        let is_large = arrival.large_bytes.is_some();
-        let entry = Entry { location, content_bytes, is_large, deferrals, recipients: states };
+        let (is_large, flow) = (arrival.large_bytes.is_some(), arrival.flow);
+        let entry = Entry { location, content_bytes, is_large, deferrals, flow, recipients };
         if !is_copy {
             self.account.accepted += entry.open_count();
         }
         self.remove(arrival.id);
         if entry.open_count() > 0 {
+            self.note(arrival.id, &entry, note);
             self.add(arrival.id, entry);
         }
     }
@@ -170,7 +182,11 @@ impl Index {
     /// Takes in what happened to a message. What concerns nobody open changes nothing.
     /// Returns the entry if the message is closed by this.
     pub fn settle(&mut self, change: &Change) -> Option<Entry> {
+        let note = self.held_notes.get(&change.id).copied();
         let mut entry = self.remove(change.id)?;
+        let is_held_by_it = change.fates.iter().any(|(place, fate, _)| {
+            *fate == Fate::Held && entry.states().get(*place as usize).is_some_and(|state| *state != State::Ended)
+        });
         let account = &mut self.account;
         entry.settle(&change.fates, |fate| count(account, fate));
         let deferred = change.fates.iter().any(|(_, fate, _)| *fate == Fate::Deferred);
@@ -180,6 +196,8 @@ impl Index {
             closed_since_ms.get_or_insert(change.at.as_millisecond());
             return Some(entry);
         }
+        let note = if is_held_by_it { Some(noted(note, change)) } else { note };
+        self.note(change.id, &entry, note);
         self.add(change.id, entry);
         None
     }
@@ -213,6 +231,16 @@ impl Index {
     /// All open messages, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (MessageId, &Entry)> {
         self.entries.iter().map(|(id, entry)| (*id, entry))
+    }
+
+    /// Why and since when somebody in it is held; `None` if nobody is.
+    pub fn held_note(&self, id: MessageId) -> Option<HeldNote> {
+        self.held_notes.get(&id).copied()
+    }
+
+    /// All messages in which somebody is held, oldest first, with why and since when.
+    pub fn held_notes(&self) -> impl Iterator<Item = (MessageId, HeldNote)> {
+        self.held_notes.iter().map(|(id, note)| (*id, *note))
     }
 
     /// The first open message behind this one that has a file of its own.
@@ -253,6 +281,14 @@ impl Index {
         self.large_bytes
     }
 
+    /// Keeps the note if somebody in the message is held. Goes before `add`, as `remove` takes it away.
+    fn note(&mut self, id: MessageId, entry: &Entry, note: Option<HeldNote>) {
+        if entry.held().next().is_some() {
+            let unknown = HeldNote { since_ms: id.made_at_ms(), reason: HeldReason::Unknown };
+            self.held_notes.insert(id, note.unwrap_or(unknown));
+        }
+    }
+
     fn add(&mut self, id: MessageId, entry: Entry) {
         self.account.queued += entry.open_count();
         self.bytes += entry.content_bytes;
@@ -266,6 +302,7 @@ impl Index {
 
     fn remove(&mut self, id: MessageId) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
+        self.held_notes.remove(&id);
         self.account.queued -= entry.open_count();
         self.bytes -= entry.content_bytes;
         self.large_bytes -= if entry.is_large { entry.content_bytes } else { 0 };
@@ -275,6 +312,16 @@ impl Index {
             used.bytes -= u64::from(entry.location.length);
         }
         Some(entry)
+    }
+}
+
+/// After a change that held somebody. The last one counts, but nothing takes the place of a person's: what that one holds
+/// is the message, whatever an attempt that was under way says of a recipient.
+fn noted(before: Option<HeldNote>, change: &Change) -> HeldNote {
+    let now = HeldNote { since_ms: change.at.as_millisecond(), reason: change.held_reason() };
+    match before {
+        Some(before) if before.reason == HeldReason::Person && now.reason != HeldReason::Person => before,
+        _ => now,
     }
 }
 
@@ -317,7 +364,13 @@ mod tests {
 
     fn attempt(id: MessageId, fates: &[(u32, Fate)]) -> Change {
         let fates = fates.iter().map(|(place, fate)| (*place, *fate, String::new())).collect();
-        Change { kind: Kind::Attempt, id, at: jiff::Timestamp::UNIX_EPOCH, by: String::new(), fates }
+        let (at, by) = (jiff::Timestamp::UNIX_EPOCH, String::new());
+        Change { kind: Kind::Attempt, id, at, by, fates, held_as: Some(HeldReason::Undeliverable) }
+    }
+
+    fn hold(id: MessageId, place: u32, reason: HeldReason, at_ms: i64) -> Change {
+        let at = jiff::Timestamp::from_millisecond(at_ms).unwrap();
+        Change { kind: Kind::Held, at, held_as: Some(reason), ..attempt(id, &[(place, Fate::Held)]) }
     }
 
     fn arrival(id: MessageId, recipients: usize) -> Arrival {
@@ -365,6 +418,33 @@ mod tests {
     }
 
     #[test]
+    fn a_hold_that_came_during_an_attempt_outlives_its_end() {
+        let (mut index, id) = with_message(1);
+        index.settle(&hold(id, 0, HeldReason::Person, 5));
+        index.settle(&attempt(id, &[(0, Fate::Deferred)]));
+        assert!(index.get(id).unwrap().is_held());
+        index.settle(&attempt(id, &[(0, Fate::Held)]));
+        assert_eq!(index.held_note(id), Some(HeldNote { since_ms: 5, reason: HeldReason::Person }));
+    }
+
+    #[test]
+    fn why_a_message_is_held_is_what_was_said_last_until_nobody_in_it_is() {
+        let (mut index, id) = with_message(3);
+        assert_eq!(index.held_note(id), None);
+        for (at_ms, reason) in [(1, HeldReason::Undeliverable), (2, HeldReason::Expired), (3, HeldReason::Person)] {
+            index.settle(&hold(id, 0, reason, at_ms));
+            assert_eq!(index.held_note(id), Some(HeldNote { since_ms: at_ms, reason }));
+        }
+        index.settle(&hold(id, 1, HeldReason::Capability, 4));
+        index.settle(&attempt(id, &[(0, Fate::Delivered)]));
+        assert_eq!(index.held_note(id), Some(HeldNote { since_ms: 3, reason: HeldReason::Person }));
+        index.settle(&attempt(id, &[(1, Fate::Released)]));
+        assert_eq!((index.held_note(id), index.held_notes().count()), (None, 0));
+        index.settle(&hold(id, 0, HeldReason::Person, 5));
+        assert_eq!(index.held_note(id), None, "its first recipient has its end");
+    }
+
+    #[test]
     fn of_two_copies_of_a_message_the_later_counts_once() {
         let (mut index, id) = with_message(2);
         let there = Location { segment: 9, ..HERE };
@@ -379,11 +459,13 @@ mod tests {
         let (mut index, id) = with_message(3);
         index.settle(&attempt(id, &[(0, Fate::Delivered), (1, Fate::Held), (2, Fate::Deferred)]));
         let entry = index.get(id).unwrap().clone();
-        let standing = Standing { states: entry.states().to_vec(), deferrals: entry.deferrals, reason: String::new() };
+        let (states, held) = (entry.states().to_vec(), index.held_note(id));
+        let standing = Standing { states, deferrals: entry.deferrals, reason: String::new(), held };
         let mut restarted = Index::default();
         restarted.set_totals(index.account());
         restarted.accept(&Arrival { standing: Some(standing), ..arrival(id, 3) }, 1000, HERE, true);
         assert_eq!(restarted.get(id), Some(&entry));
+        assert_eq!((restarted.held_note(id), held.is_some()), (held, true));
         assert_eq!(restarted.account(), index.account());
     }
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{
     disk::Disk,
-    field::{Standing, State as RecipientState},
+    field::{HeldNote, HeldReason, Standing, State as RecipientState},
     large,
     log::{self, Limits, Log, Nonces},
     quarantine,
@@ -232,7 +232,7 @@ fn adopt(log: &mut Log, orphans: &[MessageId], now: Timestamp) -> bool {
 /// False if the file is not whole.
 fn adopt_one(log: &mut Log, id: MessageId, now: Timestamp) -> io::Result<bool> {
     let disk = log.shared().disk.clone();
-    let Some(wish) = adoption(&*disk, id)? else { return Ok(false) };
+    let Some(wish) = adoption(&*disk, id, now)? else { return Ok(false) };
     // Its writer may have died before this, and what a record refers to must be found.
     disk.sync_folder(large::FOLDER)?;
     let kept = log.commit(&[wish], now);
@@ -240,10 +240,11 @@ fn adopt_one(log: &mut Log, id: MessageId, now: Timestamp) -> io::Result<bool> {
 }
 
 /// In the account it is accepted anew: what was accepted before, as far as a header knows of it, counts as damaged.
-fn adoption(disk: &dyn Disk, id: MessageId) -> io::Result<Option<Wish>> {
+fn adoption(disk: &dyn Disk, id: MessageId, now: Timestamp) -> io::Result<Option<Wish>> {
     let Some(mut accepted) = large::accepted_of_whole(disk, id)? else { return Ok(None) };
     let states = vec![RecipientState::Held; accepted.envelope.recipients.len()];
-    accepted.standing = Some(Standing { states, deferrals: 0, reason: RECOVERED.into() });
+    let held = Some(HeldNote { since_ms: now.as_millisecond(), reason: HeldReason::Recovered });
+    accepted.standing = Some(Standing { states, deferrals: 0, reason: RECOVERED.into(), held });
     let (arrival, fields) = (accepted.arrival(), accepted.encode());
     Ok(Some(Wish::Accept { arrival, fields, content: Vec::new(), is_copy: false }))
 }

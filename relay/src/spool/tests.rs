@@ -13,12 +13,13 @@ use super::{
     Content, ReadError, Spool, Watchers,
     disk::{Disk, RealDisk},
     faulty_disk::{Faults, FaultyDisk},
-    field::{self, Change, Fate},
+    field::{self, Change, Fate, HeldNote, HeldReason},
     large::{self, LargeWriter},
     log::{self, Limits, Log},
     quarantine::FOLDER as QUARANTINE,
     record::{INLINE_CONTENT_BYTES_MAX, Kind},
     recovery,
+    search::{Cursor, Query},
     shared::Shared,
     wish::{NotKept, Wish},
 };
@@ -33,6 +34,7 @@ struct Recovered {
 
 fn open(folder: &Path) -> (Spool, Recovered) {
     let (spool, waiting) = Spool::open(Arc::new(RealDisk::new(folder)), unwatched()).unwrap();
+    let waiting = waiting.into_iter().map(|(id, _)| id).collect();
     let (damages, rot) = spool.damages();
     (spool, Recovered { waiting, damages, rot })
 }
@@ -73,7 +75,14 @@ async fn keep(spool: &Spool, content: &[u8], recipients: usize) -> Result<Messag
 
 fn attempt(id: MessageId, fates: &[Fate]) -> Change {
     let fates = (0..).zip(fates).map(|(place, fate)| (place, *fate, "words".to_owned())).collect();
-    Change { kind: Kind::Attempt, id, at: Timestamp::now(), by: "mx1:25".into(), fates }
+    Change {
+        kind: Kind::Attempt,
+        id,
+        at: Timestamp::now(),
+        by: "mx1:25".into(),
+        fates,
+        held_as: Some(HeldReason::Undeliverable),
+    }
 }
 
 async fn content(mut source: Content) -> io::Result<Vec<u8>> {
@@ -186,6 +195,78 @@ async fn nobody_hears_that_a_message_is_kept_before_its_sync_has_come_back() {
     faults.released.notify_all();
     keeping.await.unwrap().unwrap();
     assert_eq!(spool.counts().messages, 1);
+}
+
+#[tokio::test]
+async fn why_and_since_when_mail_is_held_survives_a_restart_with_and_without_footers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(folder.path());
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(keep(&spool, b"content\r\n", 2).await.unwrap());
+    }
+    let held_at = |ms: i64| Timestamp::from_millisecond(ms).unwrap();
+    let refused = Change { at: held_at(5), ..attempt(ids[0], &[Fate::Held, Fate::Delivered]) };
+    let by_a_person = Change { kind: Kind::Held, held_as: Some(HeldReason::Person), ..attempt(ids[1], &[Fate::Held]) };
+    let by_a_person = Change { at: held_at(7), ..by_a_person };
+    for change in [refused, by_a_person] {
+        assert_eq!(spool.change(change).await, Ok(false));
+    }
+    let check = |spool: &Spool| {
+        let notes: Vec<_> = ids.iter().map(|id| spool.stands(*id).unwrap().note).collect();
+        let note = |since_ms, reason| Some(HeldNote { since_ms, reason });
+        assert_eq!(notes, [note(5, HeldReason::Undeliverable), note(7, HeldReason::Person), None]);
+        let counts = spool.held_by_reason();
+        assert_eq!((counts[&HeldReason::Undeliverable], counts[&HeldReason::Person]), (1, 1));
+        assert_eq!((counts[&HeldReason::Expired], spool.counts().held), (0, 1));
+        assert_eq!(spool.held_before(&[HeldReason::Undeliverable], 6, 9), [ids[0]]);
+        assert_eq!(spool.held_before(&[HeldReason::Undeliverable], 5, 9), [] as [MessageId; 0]);
+        assert_eq!(spool.held_before(&HeldReason::ALL, 8, 1), [ids[0]]);
+        assert_eq!(spool.waiting_before(i64::MAX, 9), ids[1..]);
+        assert_eq!(spool.waiting_before(ids[0].made_at_ms(), 9), [] as [MessageId; 0]);
+    };
+    check(&spool);
+    kill(spool);
+    let (spool, _) = open(folder.path());
+    check(&spool);
+    kill(spool);
+    assert!(names(folder.path(), "log").contains(&"0000000000000001.footer".to_owned()));
+    let (spool, _) = open(folder.path());
+    check(&spool);
+}
+
+#[tokio::test]
+async fn held_mail_can_be_read_and_found_and_its_story_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(folder.path());
+    let (first, second) = (keep(&spool, b"1\r\n", 12).await.unwrap(), keep(&spool, b"2\r\n", 1).await.unwrap());
+    spool.change(attempt(second, &[Fate::Held])).await.unwrap();
+    assert!(spool.read(second).await.unwrap().is_none(), "nobody in it is to be tried");
+    assert_eq!(content(spool.read_any(second).await.unwrap().unwrap().content).await.unwrap(), b"2\r\n");
+    assert_eq!(spool.history(second).await.unwrap().len(), 2);
+    assert!(spool.history(MessageId::new()).await.unwrap().is_empty());
+
+    let found = async |query: Query| {
+        let (hits, rest) = spool.search(query, Cursor::default(), 9, Duration::from_secs(9)).await.unwrap();
+        assert_eq!(rest, None);
+        hits.into_iter().map(|hit| hit.id).collect::<Vec<_>>()
+    };
+    let (all, reason) = (Query::default(), |reason| Query { reason: Some(reason), ..Query::default() });
+    assert_eq!(found(all.clone()).await, [first, second]);
+    assert_eq!(found(Query { is_held: Some(true), ..all.clone() }).await, [second]);
+    assert_eq!(found(Query { is_held: Some(false), ..all.clone() }).await, [first]);
+    assert_eq!(found(reason(HeldReason::Undeliverable)).await, [second]);
+    assert_eq!(found(reason(HeldReason::Person)).await, []);
+    assert_eq!(found(Query { part: "U11@EXAMPLE".into(), ..all.clone() }).await, [first]);
+    assert_eq!(found(Query { part: "u11@".into(), is_held: Some(true), ..all.clone() }).await, []);
+    let (mut hits, rest) = spool.search(all.clone(), Cursor::default(), 1, Duration::from_secs(9)).await.unwrap();
+    let hit = hits.remove(0);
+    assert_eq!((hit.recipients.len(), hit.entry.states().len(), hits.len()), (10, 12, 0));
+    let (hits, _) = spool.search(all, rest.unwrap(), 1, Duration::from_secs(9)).await.unwrap();
+    assert_eq!(hits[0].id, second);
+    let query = Query { part: "u11@".into(), ..Query::default() };
+    let (hits, _) = spool.search(query, Cursor::default(), 1, Duration::from_secs(9)).await.unwrap();
+    assert_eq!(hits[0].recipients[..2], ["u11@example.org", "u0@example.org"], "what was looked for goes first");
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use ureq::{Agent, Body, RequestBuilder, http::Response};
+use ureq::{
+    Agent, Body, RequestBuilder,
+    http::{Request, Response},
+};
 
 /// A relay answers from memory.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -28,6 +31,32 @@ pub fn get(relay: SocketAddr, path: &str, token: Option<&str>) -> Answer {
 #[track_caller]
 pub fn post(relay: SocketAddr, path: &str, token: Option<&str>) -> Answer {
     answer(with_token(agent().post(url(relay, path)), token).send_empty())
+}
+
+/// Any method, with a body where one may go with it.
+#[track_caller]
+pub fn send(verb: &str, relay: SocketAddr, path: &str, token: Option<&str>, body: &str) -> Answer {
+    let mut request = Request::builder().method(verb).uri(url(relay, path));
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    let what = "method and path are such as HTTP knows";
+    answer(match verb {
+        "POST" | "PUT" | "PATCH" => agent().run(request.body(body).expect(what)),
+        _ => agent().run(request.body(()).expect(what)),
+    })
+}
+
+/// `GET path`: the body as it came, with the headers of the answer.
+#[track_caller]
+pub fn download(relay: SocketAddr, path: &str, token: &str) -> (Vec<(String, String)>, Vec<u8>) {
+    let outcome = with_token(agent().get(url(relay, path)), Some(token)).call();
+    let mut response = outcome.unwrap_or_else(|error| panic!("ask the relay: {error}"));
+    assert_eq!(response.status().as_u16(), 200, "{path}");
+    let text = |value: &ureq::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = response.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+    let body = response.body_mut().read_to_vec().unwrap_or_else(|error| panic!("read the relay's answer: {error}"));
+    (headers, body)
 }
 
 /// A connection a call: after a kill -9 there is none to be used again.

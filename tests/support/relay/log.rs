@@ -43,6 +43,11 @@ impl Log {
         self.lock().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// Lines about orders that people gave.
+    pub fn audit(&self) -> Vec<Value> {
+        self.lines().into_iter().filter(|line| line["audit"] == true).collect()
+    }
+
     /// All of it as it was written, once the process has ended.
     pub(super) fn complete(&self) -> String {
         if let Some(reader) = self.reader.lock().expect("nobody panics with the reader in its hand").take() {

@@ -80,7 +80,7 @@ fn forged(world: &mut World, length: usize, at: u64) -> Vec<u8> {
 
 fn ended(world: &World, id: MessageId) -> Change {
     let fates = vec![(0, Fate::Deleted, String::new())];
-    Change { kind: Kind::Closed, id, at: world.now, by: "nobody".into(), fates }
+    Change { kind: Kind::Closed, id, at: world.now, by: "nobody".into(), fates, held_as: None }
 }
 
 fn unsent(world: &World) -> Accepted {

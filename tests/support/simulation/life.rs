@@ -17,13 +17,13 @@ use backupmx_relay::{
     },
     spool::{
         self, Content, NotKept, ReadError,
-        field::{Accepted, Change, Fate, State},
+        field::{Accepted, Change, Fate, HeldReason, State},
         index::Entry,
         large::{self, Finished, LargeWriter},
         log::Log,
         record::{Kind, RECORD_HEADER_BYTES},
         scrub,
-        search::{Cursor, search},
+        search::{Cursor, Query, search},
         shared::Shared,
         wish::Wish,
         writer::{Order, Receipt, Writer},
@@ -341,7 +341,13 @@ impl Life {
             }
             fates.push((place, fate, "words".to_owned()));
         }
-        Ok(Some(Change { kind: Kind::Attempt, id, at: world.now, by: "mx1:25".into(), fates }))
+        let held_as = match read {
+            Some(Read::Damaged) => HeldReason::Damaged,
+            Some(Read::Whole) | None if world.chance.one_in(2) => HeldReason::Undeliverable,
+            Some(Read::Whole) | None => HeldReason::Capability,
+        };
+        let held_as = Some(held_as).filter(|_| fates.iter().any(|(_, fate, _)| *fate == Fate::Held));
+        Ok(Some(Change { kind: Kind::Attempt, id, at: world.now, by: "mx1:25".into(), fates, held_as }))
     }
 
     /// Reads a message as a delivery does and compares it with what was sent. `None`: the disk says no.
@@ -386,8 +392,8 @@ impl Life {
             10 => (Kind::Moved, Fate::Moved),
             _ => (Kind::Withdrawn, Fate::Withdrawn),
         };
-        let wanted = |state: State| match (fate.state(), state) {
-            (_, State::Ended) | (State::Held, State::Held) | (State::Waiting, State::Waiting) => None,
+        let wanted = |state: State| match (fate.state_after(state), state) {
+            (_, State::Ended) | (State::Waiting, State::Waiting) => None,
             _ => Some(fate),
         };
         self.want(world, id, kind, wanted, orders, awaited);
@@ -395,7 +401,7 @@ impl Life {
 
     fn want(
         &self,
-        world: &World,
+        world: &mut World,
         id: MessageId,
         kind: Kind,
         fate: impl Fn(State) -> Option<Fate>,
@@ -406,7 +412,10 @@ impl Life {
         let places = (0..).zip(entry.states());
         let fates: Vec<_> = places.filter_map(|(place, state)| Some((place, fate(*state)?, String::new()))).collect();
         if !fates.is_empty() {
-            order(Change { kind, id, at: world.now, by: "a person".into(), fates }, orders, awaited);
+            // By age, or by a person.
+            let reason = if world.chance.one_in(2) { HeldReason::Expired } else { HeldReason::Person };
+            let held_as = (kind == Kind::Held).then_some(reason);
+            order(Change { kind, id, at: world.now, by: "a person".into(), fates, held_as }, orders, awaited);
         }
     }
 
@@ -434,9 +443,10 @@ impl Life {
     /// A search for everything finds what is open, in pieces of any size.
     fn find_all(&self, world: &mut World) -> Result<(), String> {
         let (mut found, mut from) = (Vec::new(), Some(Cursor::default()));
+        let all = Query::default();
         while let Some(at) = from {
             let limit = world.chance.between(1, 50) as usize;
-            let (hits, next) = search(&self.shared, "", at, limit, || true);
+            let (hits, next) = search(&self.shared, &all, at, limit, || true);
             found.extend(hits.into_iter().map(|hit| hit.id));
             from = next;
         }

@@ -6,7 +6,7 @@ use backupmx_relay::{
     mail::id::MessageId,
     spool::{
         NotKept,
-        field::{Change, Fate, State},
+        field::{Change, Fate, HeldReason, State},
         index::{Entry, Index},
         shared::Shared,
     },
@@ -40,6 +40,8 @@ pub struct Message {
     pub heard: Heard,
     /// In the envelope's order.
     pub recipients: Vec<Recipient>,
+    /// Why somebody in it may be held; more than one after a change that nobody confirmed. `None`: nobody may be.
+    pub may_be_held_as: BTreeSet<Option<HeldReason>>,
     /// Rot has hit one of its records or its file: whatever is found is as it is, but the content is never altered.
     pub is_hit: bool,
     /// Rot has hit its file, or it had its end before and is back; any other file stays as long as somebody waits.
@@ -78,8 +80,30 @@ impl Message {
         let waiting =
             Recipient { may_be: vec![(State::Waiting, None)], deliveries: 0, is_told: false, may_repeat: false };
         let recipients = vec![waiting; recipients];
-        let heard = Heard::Nothing;
-        Self { content, is_large, heard, recipients, is_hit: false, file_may_go: false, is_busy: false }
+        let (heard, may_be_held_as) = (Heard::Nothing, BTreeSet::from([None]));
+        let (is_hit, file_may_go, is_busy) = (false, false, false);
+        Self { content, is_large, heard, recipients, may_be_held_as, is_hit, file_may_go, is_busy }
+    }
+
+    /// A change was recorded, or may have been; how its recipients may stand is known already.
+    fn held_as(&mut self, change: &Change, is_certain: bool) {
+        let is_held = |recipient: &Recipient| recipient.may_be.iter().any(|(state, _)| *state == State::Held);
+        let holds =
+            |(place, fate, _): &(u32, Fate, String)| *fate == Fate::Held && is_held(&self.recipients[*place as usize]);
+        let holds = change.fates.iter().any(holds);
+        if is_certain && !self.recipients.iter().any(is_held) {
+            self.may_be_held_as = BTreeSet::from([None]);
+        } else if holds {
+            let after = |before: &Option<HeldReason>| match before {
+                Some(HeldReason::Person) => *before,
+                Some(_) | None => change.held_as,
+            };
+            let after: Vec<_> = self.may_be_held_as.iter().map(after).collect();
+            if is_certain {
+                self.may_be_held_as.clear();
+            }
+            self.may_be_held_as.extend(after);
+        }
     }
 
     /// Whether somebody in it waits, whatever became of changes that nobody confirmed.
@@ -109,19 +133,32 @@ impl Model {
             if recipient.may_be.iter().all(|(state, _)| *state == State::Ended) {
                 continue; // an end is an end, whatever a delivery that was under way tells later
             }
-            let becomes = (fate.state(), (fate.state() == State::Ended).then_some(*fate));
+            // A deferral leaves held who is; all else is the same whoever it befalls.
+            let becomes = |before: State| {
+                let after = fate.state_after(if before == State::Ended { State::Waiting } else { before });
+                (after, (after == State::Ended).then_some(*fate))
+            };
+            let mut after: Vec<_> = recipient.may_be.iter().map(|(before, _)| becomes(*before)).collect();
+            after.dedup();
             match answer {
                 Some(Ok(_)) => {
-                    recipient.may_be = vec![becomes];
+                    recipient.may_be = after;
                     recipient.is_told &= *fate != Fate::Delivered;
                 }
                 Some(Err(NotKept::Full | NotKept::Disk)) => {}
                 Some(Err(NotKept::Unknown)) | None => {
-                    if !recipient.may_be.contains(&becomes) {
-                        recipient.may_be.push(becomes);
+                    for becomes in after {
+                        if !recipient.may_be.contains(&becomes) {
+                            recipient.may_be.push(becomes);
+                        }
                     }
                 }
             }
+        }
+        match answer {
+            Some(Ok(_)) => message.held_as(change, true),
+            Some(Err(NotKept::Full | NotKept::Disk)) => {}
+            Some(Err(NotKept::Unknown)) | None => message.held_as(change, false),
         }
         if let Some(Ok(closed)) = answer
             && *closed != message.ended()
@@ -177,6 +214,7 @@ impl Model {
         let index = &state.index;
         for (id, entry) in index.iter() {
             self.expect(id, entry, may_have_adopted, counts)?;
+            self.expect_reason(id, entry, index)?;
         }
         let ids: Vec<_> = self.open.keys().copied().collect();
         for id in ids {
@@ -232,6 +270,20 @@ impl Model {
             self.is_inexact = true;
             counts.adopted += 1;
         }
+        Ok(())
+    }
+
+    /// Why somebody is held is as foretold, and known just while somebody is.
+    fn expect_reason(&mut self, id: MessageId, entry: &Entry, index: &Index) -> Result<(), String> {
+        let reason = index.held_note(id).map(|note| note.reason);
+        if reason.is_some() != entry.held().next().is_some() {
+            return Err(format!("{id} is held as {reason:?}, and stands so: {entry:?}"));
+        }
+        let Some(message) = self.open.get_mut(&id) else { return Ok(()) };
+        if reason.is_some() && !message.is_hit && !message.may_be_held_as.contains(&reason) {
+            return Err(format!("{id} is held as {reason:?}, but may be {:?}", message.may_be_held_as));
+        }
+        message.may_be_held_as = BTreeSet::from([reason]);
         Ok(())
     }
 

@@ -177,7 +177,8 @@ impl Log {
     fn standing(&self, id: MessageId, segment: u64) -> Option<(Location, Segment, Standing)> {
         let state = self.shared.state();
         let entry = state.index.get(id).filter(|entry| entry.location.segment == segment)?;
-        let standing = Standing { states: entry.states().to_vec(), deferrals: entry.deferrals, reason: String::new() };
+        let (states, held) = (entry.states().to_vec(), state.index.held_note(id));
+        let standing = Standing { states, deferrals: entry.deferrals, reason: String::new(), held };
         Some((entry.location, *state.segments.get(&segment)?, standing))
     }
 
@@ -206,7 +207,7 @@ impl Log {
         }
         quarantine::move_large(&*self.shared.disk, id)?; // unless it has none
         let by = "reclaim: the stored record is damaged".to_owned();
-        Ok(Wish::change(Change { kind: Kind::Closed, id, at: now, by, fates }))
+        Ok(Wish::change(Change { kind: Kind::Closed, id, at: now, by, fates, held_as: None }))
     }
 }
 
