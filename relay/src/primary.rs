@@ -187,7 +187,7 @@ impl Primary {
     }
 
     fn met(&self, hop: &Hop) {
-        if !lock(&self.mirror).note(&hop.name, hop.address, &hop.extensions, hop.tls.is_some(), Timestamp::now()) {
+        if !lock(&self.mirror).note(&hop.name, hop.address, &hop.extensions, hop.offers_starttls(), Timestamp::now()) {
             return;
         }
         let (file, mirror) = (self.offers_file.clone(), self.mirror.clone());

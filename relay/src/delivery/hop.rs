@@ -20,6 +20,8 @@ use super::{
 
 /// For the handshake: two round trips and some arithmetic, over a bad line.
 const TLS_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the goodbye to a server that is of no use.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Silence until the peer's system is asked whether it still knows the connection, and between such questions.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// With [`KEEPALIVE`], a dead peer that owes us an answer is noticed within 20 s. Bytes on their way to it have the
@@ -174,7 +176,7 @@ impl Caller {
             },
             (TlsMode::Encrypt | TlsMode::Verify, true) => return self.encrypted(hop, host, patience).await,
             (TlsMode::Encrypt | TlsMode::Verify, false) => {
-                hop.wire.quit(patience.reply).await;
+                hop.wire.quit(QUIT_TIMEOUT).await;
                 return Err(OpenError::Refused { name: hop.name, step: Step::StartTls, cause: TalkError::NoTls });
             }
         };
@@ -182,32 +184,17 @@ impl Caller {
         Ok(Hop { lapse: Some(lapse), ..in_clear })
     }
 
-    /// Connects, and no more.
-    pub async fn reach(&self, host: &Host, patience: Patience) -> Result<(), OpenError> {
-        self.connect(host, patience).await.map(|_| ())
+    /// Connects, and no more. Returns which of its addresses it is.
+    pub async fn touch(&self, host: &Host, patience: Patience) -> Result<IpAddr, OpenError> {
+        self.connected(host, patience.connect).await.map(|(_, address)| address)
     }
 
-    /// Gets as far as EHLO, whatever the configuration says of TLS: no mail may go over it.
-    pub async fn open_in_clear(&self, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
-        self.greeted(host, patience).await
-    }
-
-    async fn connect(&self, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
-        let name = format!("{}:{}", host.host, host.port);
-        let unreachable = |source| OpenError::Unreachable { name: name.clone(), source };
-        let addresses = self.resolver.addresses(host).await.map_err(unreachable)?;
-        let (stream, ours, theirs) = connect(addresses, patience.connect).await.map_err(unreachable)?;
-        if self.own.iter().any(|listener| is_own(*listener, &self.own, ours, theirs)) {
-            return Err(OpenError::Ourselves { name });
-        }
+    /// Up to EHLO, in clear whatever the configuration asks for: to look, not for mail.
+    pub async fn greeted(&self, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
+        let (stream, address) = self.connected(host, patience.connect).await?;
         let _ = stream.set_nodelay(true); // we write whole batches of commands at once
         notice_dead_peers(&stream);
-        Ok(Hop::over(Wire::new(stream), name, theirs.ip().to_canonical()))
-    }
-
-    /// Up to EHLO, in clear.
-    async fn greeted(&self, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
-        let mut hop = self.connect(host, patience).await?;
+        let mut hop = Hop::over(Wire::new(stream), name(host), address);
         match hop.wire.answer(patience.reply).await {
             Ok(greeting) if greeting.code == 220 => {}
             Ok(other) => return Err(hop.refused(Step::Greeting, TalkError::Said(other))),
@@ -217,6 +204,16 @@ impl Caller {
             Ok(()) => Ok(hop),
             Err(cause) => Err(hop.refused(Step::Ehlo, cause)),
         }
+    }
+
+    async fn connected(&self, host: &Host, limit: Duration) -> Result<(TcpStream, IpAddr), OpenError> {
+        let unreachable = |source| OpenError::Unreachable { name: name(host), source };
+        let addresses = self.resolver.addresses(host).await.map_err(unreachable)?;
+        let (stream, ours, theirs) = connect(addresses, limit).await.map_err(unreachable)?;
+        if self.own.iter().any(|listener| is_own(*listener, &self.own, ours, theirs)) {
+            return Err(OpenError::Ourselves { name: name(host) });
+        }
+        Ok((stream, theirs.ip().to_canonical()))
     }
 
     /// STARTTLS, and EHLO again: what was said in clear counts no more (RFC 3207 section 4.2).
@@ -275,6 +272,11 @@ impl Hop {
         OpenError::Refused { name: self.name.clone(), step, cause }
     }
 
+    /// Whether it offers STARTTLS, or did so before TLS began.
+    pub fn offers_starttls(&self) -> bool {
+        self.tls.is_some() || self.extensions.starttls
+    }
+
     /// Recipients of one transaction: at most `configured`, less if LIMITS says so or the server has shown it; never none.
     pub fn recipients_max(&self, configured: usize) -> usize {
         let told = self.extensions.limits.recipients_max.map(|limit| limit as usize);
@@ -295,6 +297,10 @@ impl Hop {
     pub async fn quit(self, limit: Duration) {
         self.wire.quit(limit).await;
     }
+}
+
+fn name(host: &Host) -> String {
+    format!("{}:{}", host.host, host.port)
 }
 
 /// A primary that lost its power sends no FIN. Without this its connections would count as busy for minutes after

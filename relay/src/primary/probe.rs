@@ -25,8 +25,8 @@ impl Primary {
         for host in &self.settings.hosts {
             let begun = Instant::now();
             let climbed = match self.settings.probe.depth {
-                Depth::Connect => self.caller.reach(host, self.patience()).await.map(|()| None),
-                Depth::Ehlo => self.caller.open_in_clear(host, self.patience()).await.map(Some),
+                Depth::Connect => self.caller.touch(host, self.patience()).await.map(|_| None),
+                Depth::Ehlo => self.caller.greeted(host, self.patience()).await.map(Some),
                 Depth::StartTls | Depth::Recipient => self.open(host, self.patience()).await.map(Some),
             };
             match climbed {

@@ -265,11 +265,12 @@ async fn a_server_may_refuse_for_good_or_for_now_or_say_nonsense() {
 
 #[tokio::test]
 async fn a_next_hop_that_is_this_relay_is_told() {
-    let (host, _served) = serve(vec![says(&["220 hi\r\n", EHLO])]).await;
+    let (host, _served) = serve(vec![vec![], vec![]]).await;
     let own = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, host.port))];
     let caller = Caller::new("mx2.example.org".into(), &PrimaryTls::default(), own).unwrap();
     let cause = caller.open(&host, PATIENCE, false).await.err().unwrap();
     assert!(matches!(cause, OpenError::Ourselves { .. }) && cause.is_unreachable(), "{cause}");
+    assert!(matches!(caller.touch(&host, PATIENCE).await, Err(OpenError::Ourselves { .. })));
 }
 
 #[test]
