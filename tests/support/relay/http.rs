@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use serde_json::Value;
 use ureq::{Agent, Body, RequestBuilder, http::Response};
 
 /// A relay answers from memory.
@@ -28,6 +29,13 @@ pub fn get(relay: SocketAddr, path: &str, token: Option<&str>) -> Answer {
 #[track_caller]
 pub fn post(relay: SocketAddr, path: &str, token: Option<&str>) -> Answer {
     answer(with_token(agent().post(url(relay, path)), token).send_empty())
+}
+
+/// `POST path` with a JSON document.
+#[track_caller]
+pub fn post_json(relay: SocketAddr, path: &str, token: Option<&str>, document: &Value) -> Answer {
+    let request = agent().post(url(relay, path)).content_type("application/json");
+    answer(with_token(request, token).send(document.to_string()))
 }
 
 /// A connection a call: after a kill -9 there is none to be used again.
