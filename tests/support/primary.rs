@@ -16,6 +16,7 @@ use rustls::ServerConfig;
 
 use crate::{
     certificate::Certificate,
+    netns::Namespace,
     port::{Deaf, Port},
     wait::eventually,
 };
@@ -110,6 +111,15 @@ impl Primary {
 
     /// A server whose port is known, but that does not listen yet.
     pub fn away() -> Self {
+        Self::at(Port::reserve())
+    }
+
+    /// The same on another machine: packets to it can be dropped on their way.
+    pub fn away_within(namespace: &Arc<Namespace>) -> Self {
+        Self::at(Port::reserve_within(Arc::clone(namespace)))
+    }
+
+    fn at(port: Port) -> Self {
         let shared = Shared {
             mails: Mutex::default(),
             mail_came: Condvar::new(),
@@ -124,7 +134,7 @@ impl Primary {
             connections: AtomicU64::new(0),
             open_max: AtomicU64::new(0),
         };
-        Self { port: Port::reserve(), shared: Arc::new(shared), running: None, deaf: None }
+        Self { port, shared: Arc::new(shared), running: None, deaf: None }
     }
 
     /// Where it is, listening or not.
