@@ -8,6 +8,9 @@ use std::{
 use backupmx_relay_api::status::{PrimaryState, Status};
 use support::{Client, Envelope, Primary, Relay, chance::Chance, load::Load};
 
+#[path = "notices_the_return/machine.rs"]
+mod machine;
+
 /// From the primary's port being open to its first message.
 const BY_ITSELF_MAX: Duration = Duration::from_secs(3);
 /// From the order to the first message.

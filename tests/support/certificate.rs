@@ -1,4 +1,5 @@
-//! Certificates for tests: self-signed, as PEM files in a folder of their own, and the client's side of TLS.
+//! Certificates for tests: self-signed or from an authority, as PEM files in a folder of their own, and the client's side of
+//! TLS.
 
 use std::{
     fs,
@@ -7,12 +8,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rcgen::{CertificateParams, DnType, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 use tempfile::TempDir;
 
@@ -35,21 +36,24 @@ impl Certificate {
 
     /// For these names, good until then.
     pub fn until(names: &[&str], expiry: SystemTime) -> Self {
-        let folder = TempDir::with_prefix("backupmx-certificate-").expect("a temporary folder can be made");
-        let mut certificate = Self { der: Vec::new().into(), folder };
+        let mut certificate = Self::unwritten();
         certificate.renew(names, expiry);
         certificate
     }
 
+    fn unwritten() -> Self {
+        let folder = TempDir::with_prefix("backupmx-certificate-").expect("a temporary folder can be made");
+        Self { der: Vec::new().into(), folder }
+    }
+
     /// Writes another certificate with another key into the same files, one after the other as most programs do it.
     pub fn renew(&mut self, names: &[&str], expiry: SystemTime) {
-        let key = KeyPair::generate().expect("a key can be made");
-        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut parameters = CertificateParams::new(names.clone()).expect("the names are ASCII");
-        parameters.distinguished_name.push(DnType::CommonName, names.first().map_or("", String::as_str));
-        parameters.not_before = (SystemTime::now().min(expiry) - BEGUN_BEFORE).into();
-        parameters.not_after = expiry.into();
-        let certificate = parameters.self_signed(&key).expect("a certificate can be signed");
+        let key = new_key();
+        let certificate = parameters(names, expiry).self_signed(&key).expect("a certificate can be signed");
+        self.write(&certificate, &key);
+    }
+
+    fn write(&mut self, certificate: &rcgen::Certificate, key: &KeyPair) {
         fs::write(self.file(), certificate.pem()).expect("a temporary folder can be written");
         fs::write(self.key_file(), key.serialize_pem()).expect("a temporary folder can be written");
         self.der = certificate.der().clone();
@@ -81,12 +85,77 @@ impl Certificate {
         ["--tls-cert".to_owned(), path(self.file()), "--tls-key".to_owned(), path(self.key_file())]
     }
 
+    /// A server that has this certificate.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        let key = PrivateKeyDer::from_pem_file(self.key_file()).expect("our key is one");
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider()));
+        let builder = builder.with_safe_default_protocol_versions().expect("ring knows TLS 1.2 and 1.3");
+        let config = builder.with_no_client_auth().with_single_cert(vec![self.der.clone()], key);
+        Arc::new(config.expect("our key fits our certificate"))
+    }
+
     /// A client that trusts this certificate alone, and checks name and time.
     pub fn trust(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).expect("our certificate is one");
         Arc::new(versions().with_root_certificates(roots).with_no_client_auth())
     }
+}
+
+/// An authority, whose certificate is in a file of its own. Dropping it removes that file.
+pub struct Authority {
+    certificate: Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Another one each time.
+    #[allow(clippy::new_without_default, reason = "each is another one: there is no usual one")]
+    pub fn new() -> Self {
+        let key = new_key();
+        let mut parameters = parameters(&["authority.example"], SystemTime::now() + LIFE);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let mut certificate = Certificate::unwritten();
+        certificate.write(&parameters.self_signed(&key).expect("a certificate can be signed"), &key);
+        Self { certificate, issuer: Issuer::new(parameters, key) }
+    }
+
+    /// A certificate for these names, good for the next 90 days.
+    pub fn issue(&self, names: &[&str]) -> Certificate {
+        self.issue_until(names, SystemTime::now() + LIFE)
+    }
+
+    /// A certificate for these names, good until then.
+    pub fn issue_until(&self, names: &[&str], expiry: SystemTime) -> Certificate {
+        let key = new_key();
+        let mut certificate = Certificate::unwritten();
+        let signed = parameters(names, expiry).signed_by(&key, &self.issuer).expect("a certificate can be signed");
+        certificate.write(&signed, &key);
+        certificate
+    }
+
+    /// Its own certificate, PEM.
+    pub fn file(&self) -> PathBuf {
+        self.certificate.file()
+    }
+
+    /// A client that trusts its certificates alone, and checks name and time.
+    pub fn trust(&self) -> Arc<ClientConfig> {
+        self.certificate.trust()
+    }
+}
+
+fn new_key() -> KeyPair {
+    KeyPair::generate().expect("a key can be made")
+}
+
+fn parameters(names: &[&str], expiry: SystemTime) -> CertificateParams {
+    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut parameters = CertificateParams::new(names.clone()).expect("the names are ASCII");
+    parameters.distinguished_name.push(DnType::CommonName, names.first().map_or("", String::as_str));
+    parameters.not_before = (SystemTime::now().min(expiry) - BEGUN_BEFORE).into();
+    parameters.not_after = expiry.into();
+    parameters
 }
 
 /// A client that takes any certificate, as most mail servers do (RFC 7435).
@@ -151,20 +220,14 @@ mod tests {
         thread,
     };
 
-    use rustls::{
-        ServerConfig, ServerConnection, StreamOwned,
-        pki_types::{PrivateKeyDer, pem::PemObject},
-    };
+    use rustls::{ServerConnection, StreamOwned};
 
     use super::*;
     use crate::Client;
 
     /// A server that begins with TLS, greets and echoes one line as a reply.
     fn serve(certificate: &Certificate) -> std::net::SocketAddr {
-        let chain = vec![CertificateDer::from_pem_file(certificate.file()).unwrap()];
-        let key = PrivateKeyDer::from_pem_file(certificate.key_file()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions();
-        let config = Arc::new(config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap());
+        let config = certificate.server();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {

@@ -4,16 +4,20 @@
 //! exceptions are [`simulated_disk`], which stands in for the disk below its spool, and [`readers`], which cuts content
 //! in more ways than a network can be made to.
 
+mod apart;
 pub mod at_once;
 pub mod certificate;
 pub mod chance;
 pub mod client;
 pub mod dialogue;
+pub mod exim;
 pub mod hash;
 pub mod letters;
 pub mod load;
 pub mod messages;
+pub mod netns;
 pub mod openapi;
+pub mod opensmtpd;
 pub mod port;
 pub mod postfix;
 pub mod primary;
@@ -21,6 +25,7 @@ pub mod program;
 pub mod readers;
 pub mod reading;
 pub mod relay;
+pub mod server;
 pub mod simulated_disk;
 pub mod simulation;
 pub mod smuggling;

@@ -111,7 +111,7 @@ impl Load {
         let mut chance = Chance::seeded(self.seed ^ (number << 20));
         let mut content = format!(
             "From: <sender@client.example>\r\nTo: <m{number}@{domain}>\r\nSubject: message {number}\r\n\
-             Message-ID: <{number}.{seed}@client.example>\r\n\r\n",
+             Date: Sun, 22 Nov 2026 12:00:00 +0000\r\nMessage-ID: <{number}.{seed}@client.example>\r\n\r\n",
             domain = crate::DOMAIN,
             seed = self.seed
         )

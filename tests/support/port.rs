@@ -1,4 +1,4 @@
-//! A port on 127.0.0.1 that stays ours while nobody listens on it.
+//! A port on 127.0.0.1, or in a network namespace, that stays ours while nobody listens on it.
 //!
 //! A server that comes back must find its port free. The kernel may meanwhile give a closed port to any outgoing
 //! connection, even to a probe of that very port, which then talks to itself. A bound socket that never listens
@@ -7,12 +7,15 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     os::fd::OwnedFd,
+    sync::Arc,
     time::Duration,
 };
 
 use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with, sockopt::set_socket_reuseaddr,
 };
+
+use crate::netns::Namespace;
 
 /// As the standard library has it.
 const BACKLOG: i32 = 128;
@@ -24,15 +27,25 @@ const WAITING_MAX: usize = 8;
 /// A port for servers that bind with `SO_REUSEADDR`, as servers do.
 pub struct Port {
     address: SocketAddr,
+    within: Option<Arc<Namespace>>,
     _reservation: OwnedFd,
 }
 
 impl Port {
     /// A port that nobody uses, chosen by the kernel.
     pub fn reserve() -> Self {
-        let socket = bound(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into());
+        Self::of(bound(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()), None)
+    }
+
+    /// The same within a network namespace, at its own address.
+    pub fn reserve_within(namespace: Arc<Namespace>) -> Self {
+        let address = SocketAddrV4::new(namespace.inside(), 0);
+        Self::of(namespace.enter(|| bound(address.into())), Some(namespace))
+    }
+
+    fn of(socket: OwnedFd, within: Option<Arc<Namespace>>) -> Self {
         let name = getsockname(&socket).expect("a bound socket has a name");
-        Self { address: name.try_into().expect("an AF_INET socket has an IPv4 name"), _reservation: socket }
+        Self { address: name.try_into().expect("an AF_INET socket has an IPv4 name"), within, _reservation: socket }
     }
 
     /// Where it is.
@@ -42,7 +55,8 @@ impl Port {
 
     /// Listens on it, until the listener is dropped.
     pub fn listen(&self) -> TcpListener {
-        TcpListener::bind(self.address).expect("a reserved port can be listened on")
+        let bind = || TcpListener::bind(self.address).expect("a reserved port can be listened on");
+        self.within.as_ref().map_or_else(bind, |namespace| namespace.enter(bind))
     }
 
     /// Drops all that comes to it: Linux ignores a SYN while the queue of connections to be accepted is full.

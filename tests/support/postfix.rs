@@ -18,12 +18,15 @@ use crate::{
     DOMAIN,
     port::Port,
     program::{self, Ended},
+    server::{self, Delivered, Duties},
     wait::eventually,
 };
 
 mod backup;
+mod greylist;
 
 pub use backup::Backup;
+pub use greylist::Greylist;
 
 /// For `postfix start` and `stop`, and until the greeting.
 const CONTROL_LIMIT: Duration = Duration::from_secs(60);
@@ -44,7 +47,24 @@ impl Postfix {
     /// # Panics
     /// If Postfix is not installed, or the tests do not run as root, which Postfix needs.
     pub fn prepare() -> Self {
-        Self::prepared(&primary_cf)
+        Self::prepare_for(&Duties::default())
+    }
+
+    /// Prepares one that does this; it does not run yet.
+    ///
+    /// # Panics
+    /// As [`Self::prepare`].
+    pub fn prepare_for(duties: &Duties) -> Self {
+        Self::prepared(&|folder| primary_cf(folder, duties))
+    }
+
+    /// The same, and it asks this server before it takes a recipient.
+    ///
+    /// # Panics
+    /// As [`Self::prepare`].
+    pub fn prepare_with_policy(policy: SocketAddr) -> Self {
+        let asks = format!("smtpd_recipient_restrictions = check_policy_service inet:{policy}\n");
+        Self::prepared(&|folder| primary_cf(folder, &Duties::default()) + &asks)
     }
 
     /// Prepares one that stands in our place and keeps what it takes; it does not run yet.
@@ -91,6 +111,11 @@ impl Postfix {
             return Vec::new();
         };
         entries.map(|entry| entry.expect("a Maildir can be listed").path()).collect()
+    }
+
+    /// The same, taken apart.
+    pub fn mailbox(&self) -> Vec<Delivered> {
+        server::maildir(&self.path("mail/all"), "X-Original-To: ")
     }
 
     /// Its log.
@@ -181,19 +206,36 @@ postlog   unix-dgram n - n - 1 postlogd
     }
 }
 
-/// Everything for the domain goes into one Maildir.
-fn primary_cf(folder: &Path) -> String {
+/// Everything for the domain, or for its users, goes into one Maildir.
+fn primary_cf(folder: &Path, duties: &Duties) -> String {
     let folder = folder.display();
+    let boxes = match duties.users {
+        [] => "static:all/".to_owned(),
+        users => {
+            let boxes: Vec<_> = users.iter().map(|user| format!("{{ {user}@{DOMAIN} = all/ }}")).collect();
+            format!("inline:{{ {} }}", boxes.join(" "))
+        }
+    };
+    let tls = match duties.certificate {
+        Some(certificate) => format!(
+            "smtpd_tls_security_level = may
+smtpd_tls_cert_file = {}
+smtpd_tls_key_file = {}
+",
+            certificate.file().display(),
+            certificate.key_file().display()
+        ),
+        None => "smtpd_tls_security_level = none\n".to_owned(),
+    };
     format!(
         "myhostname = primary.{DOMAIN}
 virtual_mailbox_domains = {DOMAIN}
 virtual_mailbox_base = {folder}/mail
-virtual_mailbox_maps = static:all/
+virtual_mailbox_maps = {boxes}
 virtual_mailbox_limit = 0
 virtual_uid_maps = static:{NOBODY}
 virtual_gid_maps = static:{NOBODY}
-smtpd_tls_security_level = none
-"
+{tls}"
     )
 }
 

@@ -12,17 +12,29 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustls::ServerConfig;
+
 use crate::{
+    certificate::Certificate,
+    netns::Namespace,
     port::{Deaf, Port},
     wait::eventually,
 };
 
 mod conversation;
+mod draft;
+mod ledger;
 mod limits;
+mod model;
+mod offered;
 mod script;
+#[cfg(test)]
+mod tests;
 mod wire;
 
+pub use ledger::Ledger;
 pub use limits::Limits;
+pub use model::{Capacity, Failing, Model, Storm};
 pub use script::{Act, Rule, Stage};
 
 /// What a server of our days offers, less what a relay may not use without being asked.
@@ -44,10 +56,18 @@ pub struct Mail {
     pub recipients: Vec<String>,
     /// What followed each of them: `NOTIFY=NEVER`.
     pub recipient_parameters: Vec<String>,
-    /// The bytes between the CRLF of DATA and the final dot, the added dots removed.
+    /// What XFORWARD said of the client's client: `NAME=a.example ADDR=192.0.2.1`.
+    pub forwarded: String,
+    /// The bytes between the CRLF of DATA and the final dot, the added dots removed; or all that came by BDAT.
     pub content: Vec<u8>,
+    /// Whether it came by BDAT.
+    pub in_parts: bool,
+    /// Whether it came over TLS.
+    pub encrypted: bool,
     /// When the last of them was read.
     pub arrived: Instant,
+    /// When it was answered.
+    pub kept: Instant,
     /// Which connection brought it, counted from 1.
     pub connection: u64,
 }
@@ -71,7 +91,10 @@ struct Shared {
     mail_came: Condvar,
     script: script::Script,
     limits: Limits,
+    model: Model,
+    ledger: Ledger,
     extensions: Mutex<Vec<String>>,
+    tls: Mutex<Option<Arc<ServerConfig>>>,
     violations: Mutex<Vec<String>>,
     open: Mutex<HashMap<u64, TcpStream>>,
     connections: AtomicU64,
@@ -88,18 +111,30 @@ impl Primary {
 
     /// A server whose port is known, but that does not listen yet.
     pub fn away() -> Self {
+        Self::at(Port::reserve())
+    }
+
+    /// The same on another machine: packets to it can be dropped on their way.
+    pub fn away_within(namespace: &Arc<Namespace>) -> Self {
+        Self::at(Port::reserve_within(Arc::clone(namespace)))
+    }
+
+    fn at(port: Port) -> Self {
         let shared = Shared {
             mails: Mutex::default(),
             mail_came: Condvar::new(),
             script: script::Script::default(),
             limits: Limits::none(),
+            model: Model::default(),
+            ledger: Ledger::default(),
             extensions: Mutex::new(EXTENSIONS.iter().map(|&name| name.to_owned()).collect()),
+            tls: Mutex::default(),
             violations: Mutex::default(),
             open: Mutex::default(),
             connections: AtomicU64::new(0),
             open_max: AtomicU64::new(0),
         };
-        Self { port: Port::reserve(), shared: Arc::new(shared), running: None, deaf: None }
+        Self { port, shared: Arc::new(shared), running: None, deaf: None }
     }
 
     /// Where it is, listening or not.
@@ -112,6 +147,7 @@ impl Primary {
         assert!(self.running.is_none(), "a server that listens cannot return");
         let listener = self.deaf.take().map_or_else(|| self.port.listen(), Deaf::hear);
         let returned = Instant::now();
+        self.shared.model.returned(returned);
         let (shared, accepting) = (Arc::clone(&self.shared), listener.try_clone().expect("a socket can be cloned"));
         self.running = Some(Running { listener, acceptor: thread::spawn(move || accept(&accepting, &shared)) });
         returned
@@ -173,6 +209,26 @@ impl Primary {
         *lock(&self.shared.extensions) = extensions.iter().map(|&name| name.to_owned()).collect();
     }
 
+    /// Offers STARTTLS besides, with this certificate.
+    pub fn offer_tls(&self, certificate: &Certificate) {
+        *lock(&self.shared.tls) = Some(certificate.server());
+    }
+
+    /// Offers STARTTLS no more, from the next EHLO on.
+    pub fn offer_no_tls(&self) {
+        *lock(&self.shared.tls) = None;
+    }
+
+    /// What it can bear, and how it fails.
+    pub fn model(&self) -> &Model {
+        &self.shared.model
+    }
+
+    /// What clients did, counted.
+    pub fn ledger(&self) -> &Ledger {
+        &self.shared.ledger
+    }
+
     /// All messages so far, in their order.
     pub fn mails(&self) -> Vec<Arc<Mail>> {
         lock(&self.shared.mails).clone()
@@ -181,6 +237,20 @@ impl Primary {
     /// How many messages it has.
     pub fn count(&self) -> usize {
         lock(&self.shared.mails).len()
+    }
+
+    /// Messages that were kept between two moments, a second.
+    pub fn rate_between(&self, from: Instant, until: Instant) -> f64 {
+        let kept = lock(&self.shared.mails).iter().filter(|mail| mail.kept > from && mail.kept <= until).count();
+        kept as f64 / (until - from).as_secs_f64()
+    }
+
+    /// Messages a second, without the first fifth, in which a client finds its pace, and the last tenth, in which it has
+    /// too few.
+    pub fn steady_rate(&self) -> f64 {
+        let mut moments: Vec<_> = lock(&self.shared.mails).iter().map(|mail| mail.kept).collect();
+        moments.sort();
+        self.rate_between(moments[moments.len() / 5], moments[moments.len() * 9 / 10])
     }
 
     /// Forgets all messages.
@@ -229,6 +299,7 @@ impl Drop for Primary {
 impl Shared {
     fn keep(&self, mail: Mail) {
         lock(&self.mails).push(Arc::new(mail));
+        self.model.kept(Instant::now());
         self.mail_came.notify_all();
     }
 
@@ -238,6 +309,7 @@ impl Shared {
 
     fn opened(&self, stream: &TcpStream) -> Option<u64> {
         let connection = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        self.ledger.opened();
         let mut open = lock(&self.open);
         open.insert(connection, stream.try_clone().ok()?);
         self.open_max.fetch_max(open.len() as u64, Ordering::Relaxed);
@@ -245,6 +317,7 @@ impl Shared {
     }
 
     fn closed(&self, connection: u64) {
+        self.ledger.closed();
         lock(&self.open).remove(&connection);
     }
 }
@@ -264,81 +337,4 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no connection panics with the lock in its hand")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Client, Envelope, hash::difference, load::Load, messages, tools};
-
-    const LIMIT: Duration = Duration::from_secs(30);
-
-    #[test]
-    fn what_a_client_sends_is_what_a_primary_keeps() {
-        let primary = Primary::start();
-        let mut client = Client::hello(primary.address()).unwrap();
-        for message in messages::awkward() {
-            let reply = client.send(&Envelope::to("bob"), &message.content).unwrap();
-            assert_eq!(reply.code, 250, "{}: {reply}", message.name);
-            let kept = primary.mails().pop().unwrap();
-            assert_eq!(difference(&message.content, &kept.content), None, "{}", message.name);
-            assert_eq!(
-                (&*kept.sender, &*kept.recipients),
-                ("sender@client.example", &["bob@example.org".to_owned()][..])
-            );
-        }
-        assert_eq!(primary.violations(), [""; 0]);
-    }
-
-    #[test]
-    fn a_primary_that_returns_takes_mail_again_and_still_has_the_old() {
-        let mut primary = Primary::start();
-        let mut client = Client::hello(primary.address()).unwrap();
-        client.send(&Envelope::to("bob"), b"1\r\n").unwrap();
-        primary.go_away();
-        assert!(client.is_closed());
-        assert!(Client::hello(primary.address()).is_err());
-        primary.return_now();
-        Client::hello(primary.address()).unwrap().send(&Envelope::to("bob"), b"2\r\n").unwrap();
-        assert_eq!(
-            primary.wait_for(2, LIMIT).iter().map(|mail| &*mail.content).collect::<Vec<_>>(),
-            [b"1\r\n", b"2\r\n"]
-        );
-    }
-
-    #[test]
-    fn thousands_of_messages_from_many_sessions_are_all_kept() {
-        let primary = Primary::start();
-        let load = Load { messages: 5000, bytes: 8192, sessions: 64, seed: 1 };
-        let sent = load.send(primary.address());
-        assert_eq!(sent.accepted.len(), 5000);
-        let mails = primary.mails();
-        let arrived = mails.iter().map(|mail| (&*mail.recipients[0], &*mail.content));
-        assert_eq!(load.compare(&sent, arrived), crate::load::Comparison::default());
-        assert_eq!(primary.connections_open_max(), 64);
-    }
-
-    #[test]
-    fn strangers_get_their_mail_through_too() {
-        let primary = Primary::start();
-        let ended = tools::smtp_source(primary.address(), &["-s", "4", "-m", "100", "-t", "bob@example.org"]);
-        assert_eq!(ended.code, Some(0), "{ended}");
-        let ended = tools::swaks(primary.address(), &["--to", "bob@example.org", "--body", ".dot\\n."]);
-        assert_eq!(ended.code, Some(0), "{ended}");
-        assert_eq!(primary.count(), 101);
-        assert_eq!(primary.violations(), [""; 0]);
-    }
-
-    #[test]
-    fn a_rule_is_followed_at_its_stage_and_only_as_often_as_it_says() {
-        let primary = Primary::start();
-        primary.misbehave(Rule::answer(Stage::Rcpt, "450 4.2.1 later").about("bob@").times(1));
-        primary.misbehave(Rule::act(Stage::Dot, Act::KeepAndClose).times(1));
-        let mut client = Client::hello(primary.address()).unwrap();
-        let envelope = Envelope::to("bob");
-        assert!(client.send(&envelope, b"").unwrap().is("450 4.2.1"));
-        assert!(client.send(&envelope, b"").is_err());
-        assert_eq!((primary.count(), primary.misbehaved()), (1, 2));
-        assert_eq!(Client::hello(primary.address()).unwrap().send(&envelope, b"").unwrap().code, 250);
-    }
 }

@@ -1,6 +1,12 @@
-//! Foreign SMTP clients: swaks, and smtp-source from Postfix.
+//! Foreign programs: swaks and Postfix's smtp-source send mail, libfaketime sets clocks.
 
-use std::{net::SocketAddr, process::Command, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use crate::program::{self, Ended};
 
@@ -24,6 +30,15 @@ pub fn smtp_source(server: SocketAddr, arguments: &[&str]) -> Ended {
     // It lives in /usr/sbin, which only root has in its path.
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(arguments).arg(format!("inet:{server}"));
     program::run(&mut command, RUN_LIMIT)
+}
+
+/// What makes a process see another clock, when it is loaded before all else (libfaketime).
+#[track_caller]
+pub fn faketime_library() -> PathBuf {
+    const NAME: &str = "faketime/libfaketimeMT.so.1";
+    let folders = fs::read_dir("/usr/lib").expect("every system has it").flatten().map(|entry| entry.path());
+    let found = folders.map(|folder| folder.join(NAME)).find(|file| Path::exists(file));
+    found.unwrap_or_else(|| panic!("no {NAME} below /usr/lib: install libfaketime (tests/tools/packages.sh does)"))
 }
 
 fn path() -> Option<(&'static str, String)> {

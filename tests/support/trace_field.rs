@@ -8,11 +8,22 @@
 /// # Panics
 /// If the content does not begin with such a field.
 pub fn split(arrived: &[u8]) -> (&[u8], &[u8]) {
-    let end = end(arrived).unwrap_or_else(|| {
-        let start = arrived[..arrived.len().min(400)].escape_ascii();
-        panic!("no Received field of a relay stands on top of: {start}")
-    });
+    let end = end(arrived).filter(|end| memchr::memmem::find(&arrived[..*end], b"(BackupMx)").is_some());
+    arrived
+        .split_at(end.unwrap_or_else(|| panic!("no Received field of a relay stands on top of: {}", start_of(arrived))))
+}
+
+/// The same with the field of any server.
+///
+/// # Panics
+/// If the content does not begin with such a field.
+pub fn split_any(arrived: &[u8]) -> (&[u8], &[u8]) {
+    let end = end(arrived).unwrap_or_else(|| panic!("no Received field stands on top of: {}", start_of(arrived)));
     arrived.split_at(end)
+}
+
+fn start_of(arrived: &[u8]) -> impl std::fmt::Display {
+    arrived[..arrived.len().min(400)].escape_ascii()
 }
 
 fn end(arrived: &[u8]) -> Option<usize> {
@@ -24,8 +35,7 @@ fn end(arrived: &[u8]) -> Option<usize> {
         let line_end = at + memchr::memmem::find(&arrived[at..], b"\r\n")? + 2;
         let date = &arrived[at + 1..line_end];
         if date.iter().any(u8::is_ascii_digit) {
-            let field = &arrived[..line_end];
-            return memchr::memmem::find(field, b"(BackupMx)").is_some().then_some(line_end);
+            return Some(line_end);
         }
         // The date may stand on a line of its own.
         at = line_end;

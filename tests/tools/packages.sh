@@ -14,14 +14,20 @@ NEEDED="
 /usr/sbin/mkfs.ext4    e2fsprogs
 /usr/sbin/losetup      mount
 /usr/bin/mount         mount
+/usr/bin/unshare       util-linux
+/usr/sbin/ip           iproute2
+/usr/bin/faketime      faketime
 "
+
+# Mail servers that the tests start beside Postfix.
+servers=$(dirname "$0")/servers.sh
 
 missing=$(echo "$NEEDED" | while read -r file package; do
     if [ -n "$file" ] && [ ! -x "$file" ]; then echo "$package"; fi
 done | sort -u | tr '\n' ' ')
 missing=${missing% }
 if [ -z "$missing" ]; then
-    exit 0
+    exec "$servers"
 fi
 
 # Another mail server would have to go for Postfix: --no-remove makes apt-get refuse that, and the person decides.
@@ -54,3 +60,4 @@ if ! $command --quiet=2; then
     echo "Not installed: $missing. If another mail server is in the way, decide which one this machine keeps." >&2
     exit 1
 fi
+"$servers"

@@ -180,9 +180,9 @@ mod tests {
     fn what_is_known_survives_and_is_noted_again_only_when_it_changed_or_is_old() {
         let at = |time: &str| format!("2026-11-{time}:00:00Z").parse().unwrap();
         let mut mirror = mirror(&[("mx1:25", extensions(Some(9000), true))]);
-        assert!(!mirror.note("mx1:25", HERE, &extensions(Some(9000), true), at("23T11")));
-        assert!(mirror.note("mx1:25", HERE, &extensions(Some(9000), true), at("23T12")));
-        assert!(mirror.note("mx1:25", HERE, &extensions(Some(9000), false), at("23T13")));
+        assert!(!mirror.note("mx1:25", HERE, &extensions(Some(9000), true), false, at("23T11")));
+        assert!(mirror.note("mx1:25", HERE, &extensions(Some(9000), true), false, at("23T12")));
+        assert!(mirror.note("mx1:25", HERE, &extensions(Some(9000), false), false, at("23T13")));
         let text = serde_json::to_string(&mirror.document()).unwrap();
         let hosts = vec!["mx1:25".to_owned()];
         let again = Mirror::new(hosts.clone(), serde_json::from_str(&text).unwrap());

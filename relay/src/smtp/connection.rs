@@ -344,11 +344,12 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
-    use backupmx_relay_api::config::{Delivery, Host, PrimaryTls, Probe};
+    use backupmx_relay_api::config::{Delivery, Document, Host, PrimaryTls};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
     use crate::{
+        config,
         delivery::hop::Caller,
         smtp::{
             memory,
@@ -365,10 +366,13 @@ mod tests {
             Spool::open(Arc::new(RealDisk::new(folder)), Watchers { synced: Box::new(|_| {}), rot: Box::new(|_| {}) })
                 .unwrap();
         let queue = Arc::new(Queue::new(&Delivery::default()));
-        let hosts = vec![Host { host: "mx1.example.org".into(), port: 25 }];
         let hostname = "mx2.example.org".to_owned();
-        let caller = Arc::new(Caller::new(hostname.clone(), &PrimaryTls::default(), Vec::new()).unwrap());
-        let primary = Primary::new(hosts, caller, Probe::default(), queue.clone(), metrics.clone(), folder);
+        let mut document =
+            Document { domains: vec!["example.org".into()], hostname: hostname.clone(), ..Document::default() };
+        document.primary.hosts = vec![Host { host: "mx1.example.org".into(), port: 25 }];
+        let caller = Caller::new(hostname.clone(), &PrimaryTls::default(), Vec::new()).unwrap();
+        let config = config::check(document).unwrap();
+        let primary = Primary::new(&config, caller, queue.clone(), metrics.clone(), folder);
         let terms = Terms {
             hostname,
             postmaster_domain: "example.org".into(),

@@ -17,18 +17,27 @@ pub enum Stage {
     Greeting,
     /// EHLO or HELO.
     Hello,
+    /// STARTTLS, in place of 220. If the answer begins with 220 the handshake follows all the same, so that more can be
+    /// said behind it.
+    StartTls,
+    /// 220 is said and the client has begun, in place of the handshake.
+    Handshake,
     /// MAIL.
     Mail,
     /// RCPT.
     Rcpt,
     /// DATA, in place of 354.
     Data,
-    /// The first bytes of the content have come.
+    /// The first bytes of the content have come; with BDAT its first part.
     Content,
-    /// The final dot has come.
+    /// The final dot has come; with BDAT its last part.
     Dot,
     /// The message is kept and answered 250; this goes out together with that reply.
     Kept,
+    /// RSET.
+    Reset,
+    /// QUIT.
+    Quit,
 }
 
 /// What happens there in place of the usual.
@@ -48,6 +57,8 @@ pub enum Act {
     Stall,
     /// The usual, after this time.
     Slow(Duration),
+    /// The usual, but from now on each reply leaves a byte at a time, with this pause behind each.
+    Trickle(Duration),
 }
 
 /// One misbehaviour.

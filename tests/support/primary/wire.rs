@@ -1,11 +1,16 @@
-//! Bytes of one connection: lines, content, replies. Replies to pipelined commands leave together (RFC 2920).
+//! Bytes of one connection, in clear or over TLS: lines, content, replies. Replies to pipelined commands leave together
+//! (RFC 2920).
 
 use std::{
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     net::TcpStream,
+    sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use memchr::memmem;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// Twice what RFC 5321 section 4.5.3.1.4 allows: enough to see what a client did, too little to hang on.
 const LINE_BYTES_MAX: u64 = 1024;
@@ -13,14 +18,48 @@ const LINE_BYTES_MAX: u64 = 1024;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 pub(super) struct Wire<'a> {
-    reader: BufReader<&'a TcpStream>,
+    reader: BufReader<Line<'a>>,
     replies: Vec<u8>,
     refusals: u64,
+    /// Between two bytes of a reply.
+    pause: Option<Duration>,
+}
+
+/// What the bytes go over.
+enum Line<'a> {
+    Plain(&'a TcpStream),
+    Tls(Box<StreamOwned<ServerConnection, &'a TcpStream>>),
+    /// A handshake failed half-way: nothing can be said any more.
+    Broken,
 }
 
 impl<'a> Wire<'a> {
     pub(super) fn new(stream: &'a TcpStream) -> Self {
-        Self { reader: BufReader::with_capacity(BUFFER_BYTES, stream), replies: Vec::new(), refusals: 0 }
+        let reader = BufReader::with_capacity(BUFFER_BYTES, Line::Plain(stream));
+        Self { reader, replies: Vec::new(), refusals: 0, pause: None }
+    }
+
+    /// Does a TLS handshake; all that follows is encrypted. What came in clear before it is forgotten (RFC 3207 section 4.2).
+    pub(super) fn start_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
+        let Line::Plain(stream) = std::mem::replace(self.reader.get_mut(), Line::Broken) else {
+            return Err(io::Error::other("TLS within TLS, or after a broken handshake"));
+        };
+        let session = ServerConnection::new(config).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(session, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        self.reader = BufReader::with_capacity(BUFFER_BYTES, Line::Tls(Box::new(stream)));
+        Ok(())
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        matches!(self.reader.get_ref(), Line::Tls(_))
+    }
+
+    /// From now on, replies leave a byte at a time, with this pause behind each.
+    pub(super) fn trickle(&mut self, pause: Duration) {
+        self.pause = Some(pause);
     }
 
     /// The next command, with its line's end.
@@ -53,9 +92,18 @@ impl<'a> Wire<'a> {
 
     /// Sends what was said.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.reader.get_mut().write_all(&self.replies)?;
+        let line = self.reader.get_mut();
+        match self.pause {
+            None => line.write_all(&self.replies)?,
+            Some(pause) => self.replies.iter().try_for_each(|byte| {
+                line.write_all(&[*byte])?;
+                line.flush()?;
+                thread::sleep(pause);
+                io::Result::Ok(())
+            })?,
+        }
         self.replies.clear();
-        Ok(())
+        line.flush()
     }
 
     /// Whether the client has said more than was read.
@@ -73,6 +121,13 @@ impl<'a> Wire<'a> {
         self.flush()?;
         io::copy(&mut self.reader, &mut io::sink())?;
         Err(ErrorKind::UnexpectedEof.into())
+    }
+
+    /// So many bytes, as they are.
+    pub(super) fn bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.reader.by_ref().take(count as u64).read_to_end(&mut bytes)?;
+        if bytes.len() == count { Ok(bytes) } else { Err(ErrorKind::UnexpectedEof.into()) }
     }
 
     /// The content up to CRLF.CRLF, the added dots removed (RFC 5321 section 4.5.2).
@@ -95,6 +150,34 @@ impl<'a> Wire<'a> {
             self.reader.consume(chunk_bytes - (wire.len() - end));
             wire.truncate(end - b".\r\n".len());
             return Ok(unstuffed(&wire));
+        }
+    }
+}
+
+impl Read for Line<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(bytes),
+            Self::Tls(stream) => stream.read(bytes),
+            Self::Broken => Ok(0),
+        }
+    }
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+            Self::Broken => Err(ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+            Self::Broken => Ok(()),
         }
     }
 }
