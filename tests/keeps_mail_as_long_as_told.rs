@@ -95,7 +95,9 @@ impl Clock {
     /// From now on it says so much more than it is.
     fn jump(&self, offset: &str) {
         let new = self.folder.path().join("new");
-        fs::write(&new, offset).and_then(|()| fs::rename(&new, self.file())).expect("a temporary folder can be written");
+        fs::write(&new, offset)
+            .and_then(|()| fs::rename(&new, self.file()))
+            .expect("a temporary folder can be written");
     }
 
     /// What makes a process see it, by libfaketime. Time that only passes stays as it is, as when a real clock is set.

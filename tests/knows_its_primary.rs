@@ -24,10 +24,8 @@ const ATTENTIVE: &str = "primary:
 #[test]
 fn mail_goes_to_the_first_host_that_answers_and_back_to_the_first_of_all_once_that_does() {
     let (mut first, second) = (Primary::start(), Primary::start());
-    let relay = Relay::before(first.address())
-        .flags(&["--primary", &second.address().to_string()])
-        .config(ATTENTIVE)
-        .start();
+    let relay =
+        Relay::before(first.address()).flags(&["--primary", &second.address().to_string()]).config(ATTENTIVE).start();
     send(&relay, "one");
     first.wait_for(1, LIMIT);
     first.go_away();
@@ -114,7 +112,8 @@ fn a_primary_that_turns_its_backup_away_for_now_is_sick_and_one_that_is_slow_get
 fn a_probe_may_go_as_far_as_a_recipient() {
     let primary = Primary::start();
     primary.misbehave(Rule::answer(Stage::Rcpt, "450 4.2.1 not now").about("canary@example.org"));
-    let config = ATTENTIVE.replace("failureThreshold: 2", "failureThreshold: 2, depth: Recipient, recipient: canary@example.org");
+    let config = ATTENTIVE
+        .replace("failureThreshold: 2", "failureThreshold: 2, depth: Recipient, recipient: canary@example.org");
     let relay = Relay::before(primary.address()).config(&config).start();
     let sick = relay.until(LIMIT, "it is sick", |status| status.primary.state == PrimaryState::Sick);
     assert!(sick.primary.reason.contains("450 4.2.1 not now"), "{}", sick.primary.reason);

@@ -96,7 +96,6 @@ pub fn check(document: Document) -> Result<Config, ConfigError> {
     check_refusals_and_retention(&document)?;
     check_limits(&document)?;
     let maintenance = maintenance(document.primary.maintenance.as_ref())?;
-    let probe_recipient = probe_recipient(&document)?;
     let networks = |key, texts: &[String]| {
         Networks::new(texts).map_err(|text| ConfigError::Value {
             key,
@@ -109,6 +108,7 @@ pub fn check(document: Document) -> Result<Config, ConfigError> {
         key: "domains",
         reason: format!("{name:?} is no domain; write example.org, or *.example.org for all below it"),
     })?;
+    let probe_recipient = probe_recipient(&document)?;
     Ok(Config { document, domains, proxies, etrn, maintenance, probe_recipient })
 }
 

@@ -13,7 +13,6 @@ use std::{
 };
 
 use backupmx_relay::{
-    mail::envelope::Flow,
     queue::{Queue, scheduler::Lane},
 };
 use backupmx_relay_api::config::Delivery;
