@@ -50,7 +50,7 @@ check: ## Format, lints, what dependencies may be, generated files, and each cra
 	done
 	@deny=$$(tests/tools/cargo-deny.sh) && echo "cargo deny check" && $$deny --locked check bans licenses sources
 	@$(MAKE) --no-print-directory generate
-	@git diff --exit-code --stat -- docs/relay-help.txt || { echo "docs/relay-help.txt was not current; commit it"; exit 1; }
+	@git diff --exit-code --stat -- docs/relay-help.txt docs/openapi.json || { echo "These were not current; commit them"; exit 1; }
 
 # By hand, not in CI: an advisory published today is no fault of the change that CI looks at.
 audit: ## Look for known holes in the dependencies (asks the network); note the result in SECURITY.md
@@ -63,5 +63,6 @@ audit: ## Look for known holes in the dependencies (asks the network); note the 
 		$$deny --locked check advisories
 
 generate: ## Write the files that are made from the code
-	@$(CARGO) build --quiet --package backupmx-relay
+	@$(CARGO) build --quiet --package backupmx-relay --package backupmx-tests --bins
 	@$${CARGO_TARGET_DIR:-target}/debug/backupmx-relay --help > docs/relay-help.txt
+	@$${CARGO_TARGET_DIR:-target}/debug/openapi > docs/openapi.json

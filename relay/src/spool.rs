@@ -184,11 +184,8 @@ impl Spool {
 
     /// In how many messages somebody is held, by reason. A message in which somebody waits, too, is among them.
     pub fn held_by_reason(&self) -> BTreeMap<HeldReason, u64> {
-        let mut counted: BTreeMap<_, _> = HeldReason::ALL.into_iter().map(|reason| (reason, 0)).collect();
-        for (_, note) in self.shared.state().index.held_notes() {
-            *counted.entry(note.reason).or_default() += 1;
-        }
-        counted
+        let state = self.shared.state();
+        HeldReason::ALL.into_iter().map(|reason| (reason, state.index.held_because_of(reason))).collect()
     }
 
     /// Messages in which somebody has been held for one of these reasons since before then, oldest first.
@@ -199,11 +196,12 @@ impl Spool {
         meant.map(|(id, _)| id).take(limit).collect()
     }
 
-    /// Messages that came before then and in which somebody still waits, oldest first.
+    /// Messages in which somebody has waited since before then, oldest first. Who was released waits anew.
     pub fn waiting_before(&self, cutoff_ms: i64, limit: usize) -> Vec<MessageId> {
         let state = self.shared.state();
         let old = state.index.iter().take_while(|(id, _)| id.made_at_ms() < cutoff_ms);
-        old.filter(|(_, entry)| !entry.is_held()).map(|(id, _)| id).take(limit).collect()
+        let is_old = |id: MessageId| state.index.waits_since_ms(id) < cutoff_ms;
+        old.filter(|(id, entry)| !entry.is_held() && is_old(*id)).map(|(id, _)| id).take(limit).collect()
     }
 
     /// Leaves the log in good order, before the process ends.

@@ -89,9 +89,15 @@ async fn run(admin: &Admin, deed: Deed, words: &Words, query: Query, from: Curso
     while let Some(from) = next.filter(|_| Instant::now() < deadline) {
         let left = deadline.saturating_duration_since(Instant::now());
         let searched = admin.parts.spool.search(query.clone(), from, PAGE_MESSAGES, left).await;
-        let (hits, rest) = searched.map_err(|cause| unreadable("search the spool", &cause))?;
-        page(admin, deed, words, hits, &mut done).await;
-        next = rest;
+        match searched.map_err(|cause| unreadable("search the spool", &cause)) {
+            Ok((hits, rest)) => {
+                page(admin, deed, words, hits, &mut done).await;
+                next = rest;
+            }
+            // What was done is told, with where to go on.
+            Err(_) if done.found > 0 => break,
+            Err(problem) => return Err(problem),
+        }
     }
     if deed == Deed::Retry {
         admin.parts.primary.probe_at_once();

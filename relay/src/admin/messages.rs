@@ -158,17 +158,22 @@ async fn ordered(
     deed: Deed,
     words: Words,
 ) -> Result<Json<Changed>, Problem> {
-    let done = match carry_out(admin.parts.clone(), id, deed, words.clone()).await {
-        Done::Changed(recipients) => Ok(Changed { id: id.to_string(), recipients }),
-        Done::Unknown => Err(Problem::unknown(id)),
-        Done::Busy => Err(Problem::busy(id)),
-        Done::NotKept => Err(Problem::not_kept()),
+    let parts = admin.parts.clone();
+    // To its end even if nobody waits for the answer any more: what is claimed is given back, and what was changed is noted.
+    let work = async move {
+        let done = match carry_out(parts.clone(), id, deed, words.clone()).await {
+            Done::Changed(recipients) => Ok(Changed { id: id.to_string(), recipients }),
+            Done::Unknown => Err(Problem::unknown(id)),
+            Done::Busy => Err(Problem::busy(id)),
+            Done::NotKept => Err(Problem::not_kept()),
+        };
+        if deed == Deed::Retry && done.is_ok() {
+            parts.primary.probe_at_once();
+        }
+        let told = |changed: &Changed| format!("changed {} recipients", changed.recipients);
+        audit::noted(deed.name(), Some(About::Message(id)), &words, peer, done, told)
     };
-    if deed == Deed::Retry && done.is_ok() {
-        admin.parts.primary.probe_at_once();
-    }
-    let told = |changed: &Changed| format!("changed {} recipients", changed.recipients);
-    audit::noted(deed.name(), Some(About::Message(id)), &words, peer, done, told).map(Json)
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(Problem::not_kept())).map(Json)
 }
 
 /// The disk says no; it may say yes later.

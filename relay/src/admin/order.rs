@@ -60,12 +60,8 @@ struct Plan {
     recipients: usize,
 }
 
-/// Does it. Runs to its end even if nobody waits for the answer any more: what is recorded must reach the queue.
+/// Does it. To be run to its end, in a task of its own: what is recorded must reach the queue.
 pub async fn carry_out(parts: Arc<Parts>, id: MessageId, deed: Deed, words: Words) -> Done {
-    tokio::spawn(run(parts, id, deed, words)).await.unwrap_or(Done::NotKept)
-}
-
-async fn run(parts: Arc<Parts>, id: MessageId, deed: Deed, words: Words) -> Done {
     if parts.spool.stands(id).is_none() {
         return Done::Unknown;
     }

@@ -119,6 +119,9 @@ pub struct Index {
     entries: BTreeMap<MessageId, Entry>,
     /// Of each message in which somebody is held. Apart from the entries, since most messages never are.
     held_notes: BTreeMap<MessageId, HeldNote>,
+    held_by_reason: [u64; HeldReason::ALL.len()],
+    /// When those messages were released last that ever were, in milliseconds since 1970: from then on they wait anew.
+    released_ms: BTreeMap<MessageId, i64>,
     /// What is open in each segment, and what no longer is.
     segments: BTreeMap<u64, Use>,
     account: Account,
@@ -194,7 +197,11 @@ impl Index {
         if entry.open_count() == 0 {
             let closed_since_ms = &mut self.segments.entry(entry.location.segment).or_default().closed_since_ms;
             closed_since_ms.get_or_insert(change.at.as_millisecond());
+            self.released_ms.remove(&change.id);
             return Some(entry);
+        }
+        if change.fates.iter().any(|(_, fate, _)| *fate == Fate::Released) {
+            self.released_ms.insert(change.id, change.at.as_millisecond());
         }
         let note = if is_held_by_it { Some(noted(note, change)) } else { note };
         self.note(change.id, &entry, note);
@@ -233,6 +240,11 @@ impl Index {
         self.entries.iter().map(|(id, entry)| (*id, entry))
     }
 
+    /// Since when it waits, in milliseconds since 1970: since it came, or since somebody released it.
+    pub fn waits_since_ms(&self, id: MessageId) -> i64 {
+        self.released_ms.get(&id).map_or(id.made_at_ms(), |released_ms| *released_ms)
+    }
+
     /// Why and since when somebody in it is held; `None` if nobody is.
     pub fn held_note(&self, id: MessageId) -> Option<HeldNote> {
         self.held_notes.get(&id).copied()
@@ -241,6 +253,11 @@ impl Index {
     /// All messages in which somebody is held, oldest first, with why and since when.
     pub fn held_notes(&self) -> impl Iterator<Item = (MessageId, HeldNote)> {
         self.held_notes.iter().map(|(id, note)| (*id, *note))
+    }
+
+    /// In how many messages somebody is held because of this.
+    pub fn held_because_of(&self, reason: HeldReason) -> u64 {
+        self.held_by_reason[reason as usize]
     }
 
     /// The first open message behind this one that has a file of its own.
@@ -284,8 +301,9 @@ impl Index {
     /// Keeps the note if somebody in the message is held. Goes before `add`, as `remove` takes it away.
     fn note(&mut self, id: MessageId, entry: &Entry, note: Option<HeldNote>) {
         if entry.held().next().is_some() {
-            let unknown = HeldNote { since_ms: id.made_at_ms(), reason: HeldReason::Unknown };
-            self.held_notes.insert(id, note.unwrap_or(unknown));
+            let note = note.unwrap_or(HeldNote { since_ms: id.made_at_ms(), reason: HeldReason::Unknown });
+            self.held_by_reason[note.reason as usize] += 1;
+            self.held_notes.insert(id, note);
         }
     }
 
@@ -302,7 +320,9 @@ impl Index {
 
     fn remove(&mut self, id: MessageId) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
-        self.held_notes.remove(&id);
+        if let Some(note) = self.held_notes.remove(&id) {
+            self.held_by_reason[note.reason as usize] -= 1;
+        }
         self.account.queued -= entry.open_count();
         self.bytes -= entry.content_bytes;
         self.large_bytes -= if entry.is_large { entry.content_bytes } else { 0 };
@@ -434,6 +454,8 @@ mod tests {
         for (at_ms, reason) in [(1, HeldReason::Undeliverable), (2, HeldReason::Expired), (3, HeldReason::Person)] {
             index.settle(&hold(id, 0, reason, at_ms));
             assert_eq!(index.held_note(id), Some(HeldNote { since_ms: at_ms, reason }));
+            let counts = HeldReason::ALL.map(|one| index.held_because_of(one));
+            assert_eq!(counts, HeldReason::ALL.map(|one| u64::from(one == reason)));
         }
         index.settle(&hold(id, 1, HeldReason::Capability, 4));
         index.settle(&attempt(id, &[(0, Fate::Delivered)]));

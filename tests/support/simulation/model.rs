@@ -133,10 +133,11 @@ impl Model {
             if recipient.may_be.iter().all(|(state, _)| *state == State::Ended) {
                 continue; // an end is an end, whatever a delivery that was under way tells later
             }
-            // A deferral leaves held who is; all else is the same whoever it befalls.
-            let becomes = |before: State| {
-                let after = fate.state_after(if before == State::Ended { State::Waiting } else { before });
-                (after, (after == State::Ended).then_some(*fate))
+            let becomes = |before: State| match fate {
+                Fate::Deferred if before == State::Held => (State::Held, None), // a person's word goes first
+                Fate::Deferred | Fate::Released => (State::Waiting, None),
+                Fate::Held => (State::Held, None),
+                _ => (State::Ended, Some(*fate)),
             };
             let mut after: Vec<_> = recipient.may_be.iter().map(|(before, _)| becomes(*before)).collect();
             after.dedup();
