@@ -11,7 +11,7 @@ use support::{
     eventually,
     hash::difference,
     load::{Comparison, Load},
-    messages,
+    messages::{self, Message},
     postfix::{Greylist, Postfix},
     server::{Delivered, Duties, Kind, Server},
     trace_field,
@@ -34,7 +34,7 @@ fn every_awkward_message_arrives_as_if_its_sender_had_brought_it() {
     for_each(|kind| {
         let mut server = Server::prepare(kind, &Duties::default());
         let relay = Relay::before(server.address()).start();
-        let messages = messages::awkward();
+        let messages: Vec<_> = messages::awkward().into_iter().filter(|message| !is_about_buffers(message)).collect();
         let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
         for (number, message) in messages.iter().enumerate() {
             let reply = client.send(&Envelope::to(&format!("m{number}")), &message.content).expect("the relay answers");
@@ -78,8 +78,13 @@ fn every_awkward_message_arrives_as_if_its_sender_had_brought_it() {
     });
 }
 
+/// Borders of buffers are ours, and tested elsewhere (keeps_bytes).
+fn is_about_buffers(message: &Message) -> bool {
+    message.name.contains("_and_dots") || message.name.contains("dots_around")
+}
+
 /// Brings a message to the server itself. Returns whether it is taken.
-fn bring(server: &Server, number: usize, message: &messages::Message) -> bool {
+fn bring(server: &Server, number: usize, message: &Message) -> bool {
     let mut client = Client::hello(server.address()).expect("the server takes connections");
     let Ok(reply) = one_by_one(&mut client, &format!("d{number}@example.org"), &message.content) else {
         println!("the server closes the connection: {}", message.name);
