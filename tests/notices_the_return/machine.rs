@@ -30,12 +30,15 @@ impl Scene {
         Self { primary, relay, machine }
     }
 
-    /// Nothing reaches the primary any more, mail comes, and the relay has understood.
+    /// Nothing reaches the primary any more, mail comes, and the relay has understood. No attempt is under way: it would hear
+    /// nothing until its own SYN is repeated, whatever anybody tells the relay.
     fn begin_outage(&self) {
         self.primary.forget();
         self.machine.drop_packets();
         send(&self.relay, 3);
-        let down = |status: &Status| status.primary.state == PrimaryState::Down && status.queue.messages == 3;
+        let down = |status: &Status| {
+            status.primary.state == PrimaryState::Down && status.queue.messages == 3 && status.drain.connections == 0
+        };
         self.relay.until(LIMIT, "the primary is known to be down, and mail waits", down);
     }
 
