@@ -160,24 +160,18 @@ fn outlast(how: Failing, messages: u64, before: u64, lasts: Duration) {
 fn a_thousand_recipients_go_in_portions_at_once_and_each_has_its_own_fate() {
     /// Far less than the first deferral costs.
     const AT_ONCE: Duration = Duration::from_secs(5);
-    // A verdict counts at once: the primary is not new.
-    let settled = "breaker: {returnWindow: 1ms}";
-    let shapes: [(&str, String, fn(&Primary)); 3] = [
-        ("takes 100", format!("primary: {{{settled}}}"), |_| {}),
-        (
-            "says so in EHLO",
-            format!("primary: {{{settled}, delivery: {{maxRecipientsPerTransaction: 1000}}}}"),
-            |primary| {
-                primary.offer(&["PIPELINING", "LIMITS RCPTMAX=100"]);
-            },
-        ),
-        (
-            "puts off the rest",
-            format!("primary: {{{settled}, delivery: {{maxRecipientsPerTransaction: 1000}}}}"),
-            |_| {},
-        ),
+    type Shape = (&'static str, u32, fn(&Primary));
+    // And how many recipients the relay would send.
+    let shapes: [Shape; 3] = [
+        ("takes 100", 100, |_| {}),
+        ("says so in EHLO", 1000, |primary| primary.offer(&["PIPELINING", "LIMITS RCPTMAX=100"])),
+        ("puts off the rest", 1000, |_| {}),
     ];
-    for (name, config, shape) in shapes {
+    for (name, recipients_max, shape) in shapes {
+        // A verdict counts at once: the primary is not new.
+        let config = format!(
+            "primary: {{breaker: {{returnWindow: 1ms}}, delivery: {{maxRecipientsPerTransaction: {recipients_max}}}}}"
+        );
         let primary = Primary::start();
         primary.limits().recipients(100);
         shape(&primary);

@@ -11,7 +11,7 @@ use support::{
     eventually,
     hash::difference,
     load::{Comparison, Load},
-    messages,
+    messages::{self, Message},
     postfix::{Greylist, Postfix},
     server::{Delivered, Duties, Kind, Server},
     trace_field,
@@ -34,7 +34,7 @@ fn every_awkward_message_arrives_as_if_its_sender_had_brought_it() {
     for_each(|kind| {
         let mut server = Server::prepare(kind, &Duties::default());
         let relay = Relay::before(server.address()).start();
-        let messages = messages::awkward();
+        let messages: Vec<_> = messages::awkward().into_iter().filter(|message| !is_ours(message)).collect();
         let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
         for (number, message) in messages.iter().enumerate() {
             let reply = client.send(&Envelope::to(&format!("m{number}")), &message.content).expect("the relay answers");
@@ -78,8 +78,15 @@ fn every_awkward_message_arrives_as_if_its_sender_had_brought_it() {
     });
 }
 
+/// Borders of buffers are tested in keeps_bytes. One `Received` field more, ours, makes a hundred, which is a loop (RFC 5321
+/// section 6.3).
+fn is_ours(message: &Message) -> bool {
+    let name = &message.name;
+    name.contains("_and_dots") || name.contains("dots_around") || name == "received_99_times"
+}
+
 /// Brings a message to the server itself. Returns whether it is taken.
-fn bring(server: &Server, number: usize, message: &messages::Message) -> bool {
+fn bring(server: &Server, number: usize, message: &Message) -> bool {
     let mut client = Client::hello(server.address()).expect("the server takes connections");
     let Ok(reply) = one_by_one(&mut client, &format!("d{number}@example.org"), &message.content) else {
         println!("the server closes the connection: {}", message.name);
@@ -160,7 +167,8 @@ fn a_server_may_be_restarted_in_mid_drain() {
     const MESSAGES: u64 = 800;
     for_each(|kind| {
         let mut server = Server::prepare(kind, &Duties::default());
-        let relay = Relay::before(server.address()).start();
+        // A server that stops may put a message off: that one need not cost the test a minute.
+        let relay = Relay::before(server.address()).config("primary: {delivery: {retryInterval: 1s}}").start();
         let load = Load { messages: MESSAGES, bytes: 2000, sessions: 8, seed: 4 };
         let sent = load.send(relay.smtp());
         assert_eq!(sent.accepted.len() as u64, MESSAGES);

@@ -18,6 +18,9 @@ use crate::program;
 const IP_LIMIT: Duration = Duration::from_secs(30);
 /// 198.18.0.0/15 is for tests of networks (RFC 2544); each wire takes four addresses of it.
 const WIRES_MAX: u32 = 1 << 15;
+/// The ends of a wire; no two wires meet.
+const OUR_MAC: &str = "02:00:00:00:00:01";
+const ITS_MAC: &str = "02:00:00:00:00:02";
 
 /// The namespace. Dropping it removes it.
 pub struct Namespace {
@@ -46,12 +49,15 @@ impl Namespace {
         let Self { name, device, outside, inside } = &namespace;
         for words in [
             format!("netns add {name}"),
-            format!("link add {device} type veth peer name wire netns {name}"),
+            format!("link add {device} address {OUR_MAC} type veth peer name wire address {ITS_MAC} netns {name}"),
             format!("address add {outside}/30 dev {device}"),
             format!("link set {device} up"),
             format!("-n {name} address add {inside}/30 dev wire"),
             format!("-n {name} link set wire up"),
             format!("-n {name} link set lo up"),
+            // While packets are dropped ARP is not answered either, and who has asked in vain waits before it asks again.
+            format!("neighbour replace {inside} lladdr {ITS_MAC} dev {device} nud permanent"),
+            format!("-n {name} neighbour replace {outside} lladdr {OUR_MAC} dev wire nud permanent"),
         ] {
             let ended = ip(&words);
             assert_eq!(ended.code, Some(0), "ip {words}: {ended}");
@@ -152,8 +158,8 @@ mod tests {
         let _there = namespace.enter(|| TcpStream::connect(address).unwrap());
         let (_, SocketAddr::V4(from)) = listener.accept().unwrap() else { panic!("it has an IPv4 address") };
         assert_eq!(*from.ip(), namespace.inside());
-        let name = namespace.name.clone();
+        let (name, device) = (namespace.name.clone(), namespace.device.clone());
         drop(namespace);
-        assert!(!ip("netns list").stdout.contains(&name) && !ip("link show").stdout.contains("bm0"));
+        assert!(!ip("netns list").stdout.contains(&name) && !ip("link show").stdout.contains(&format!("{device}@")));
     }
 }

@@ -83,9 +83,14 @@ impl OpenSmtpd {
         self.running.take().expect("it runs").stop();
     }
 
-    /// What it has delivered.
+    /// What it has delivered, less the fields that it adds to a header where they are missing.
     pub fn delivered(&self) -> Vec<Delivered> {
-        server::maildirs(&self.folder.path().join("mail"))
+        let mut mails = server::maildirs(&self.folder.path().join("mail"));
+        for mail in &mut mails {
+            let lines = mail.content.split_inclusive(|byte| *byte == b'\n');
+            mail.content = lines.filter(|line| !is_added(line)).flatten().copied().collect();
+        }
+        mails
     }
 
     /// Its log.
@@ -119,6 +124,12 @@ match from any {known} action keep
 "
         )
     }
+}
+
+/// Its own date has a comment, and its own Message-ID its name.
+fn is_added(line: &[u8]) -> bool {
+    let is = |start: &[u8], end: &[u8]| line.starts_with(start) && line.ends_with(end);
+    is(b"Date: ", b" (UTC)\r\n") || is(b"Message-ID: <", format!("@primary.{DOMAIN}>\r\n").as_bytes())
 }
 
 impl Drop for OpenSmtpd {
