@@ -32,7 +32,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     breaker::Sign,
     hop::{Hop, OpenError, Patience},
-    round::{Ended, Reruns},
+    round::Ended,
     second_look::SecondLooks,
 };
 use crate::{
@@ -74,7 +74,6 @@ pub struct Drain {
 #[derive(Default)]
 pub struct Lately {
     second_looks: Mutex<SecondLooks>,
-    reruns: Mutex<Reruns>,
     /// Who holds it may ask the primary what its refusals mean; the others wait for the answer.
     asking: tokio::sync::Mutex<()>,
 }

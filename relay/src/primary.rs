@@ -250,6 +250,9 @@ impl Primary {
         if change.returned {
             self.queue.primary_returned(begun.at);
         }
+        if change.proved {
+            self.queue.primary_proved();
+        }
         self.metrics.primary_up.set(i64::from(takes_mail));
     }
 

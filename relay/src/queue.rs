@@ -97,6 +97,11 @@ impl Queue {
         self.news(Scheduler::primary_returned);
     }
 
+    /// The primary has taken a message after its trouble.
+    pub fn primary_proved(&self) {
+        self.news(Scheduler::primary_proved);
+    }
+
     fn news<T>(&self, makes_due: impl FnOnce(&mut Scheduler) -> T) -> T {
         let told = {
             let mut core = self.core();

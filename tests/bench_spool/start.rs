@@ -12,9 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backupmx_relay::{
-    queue::{Queue, scheduler::Lane},
-};
+use backupmx_relay::queue::{Queue, scheduler::Lane};
 use backupmx_relay_api::config::Delivery;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::{Value, json};

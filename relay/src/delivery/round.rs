@@ -59,37 +59,14 @@ enum Refusal {
     Void,
 }
 
-/// Messages that failed with their connection, or in the primary's own trouble. The first time nothing is known against the message;
-/// one that fails so again may be the cause, and must not go first at each return.
-#[derive(Default, Debug)]
-pub struct Reruns(BTreeSet<MessageId>);
-
-/// More than fail in any storm that the pace allows; then it begins anew, and some messages go first once more.
-const RERUNS_MAX: usize = 10_000;
-
-impl Reruns {
-    /// It failed so. True if it did before, too.
-    fn failed(&mut self, id: MessageId) -> bool {
-        if self.0.remove(&id) {
-            return true;
-        }
-        if self.0.len() >= RERUNS_MAX {
-            self.0.clear();
-        }
-        self.0.insert(id);
-        false
-    }
-
-    fn settled(&mut self, id: MessageId) {
-        self.0.remove(&id);
-    }
-}
-
 /// How far a round has come.
 struct Round {
     id: MessageId,
     /// Places of recipients that were tried.
     tried: BTreeSet<u32>,
+    /// What is not recorded yet: it is before the next transaction begins, or at the end.
+    ended: Vec<(u32, Fate, String)>,
+    held_as: Option<HeldReason>,
     /// Deferred ones are recorded at the end, all together: a round is one deferral of the message, whatever it takes.
     deferred: Vec<(u32, Fate, String)>,
     /// Attempts before this one that deferred somebody.
@@ -103,8 +80,8 @@ impl Round {
     /// Of several reasons to wait, the one that ends first counts.
     fn waits(&mut self, deferral: Deferral) {
         self.again = Some(match (self.again, deferral) {
-            (None | Some(Deferral::KeepsPlace), deferral) => deferral,
-            (Some(earlier), Deferral::KeepsPlace) => earlier,
+            (None | Some(Deferral::KeepsPlace | Deferral::StepsAside), deferral) => deferral,
+            (Some(earlier), Deferral::KeepsPlace | Deferral::StepsAside) => earlier,
             (Some(Deferral::After(earlier)), Deferral::After(later)) => Deferral::After(earlier.min(later)),
             (Some(_), _) => Deferral::Reply,
         });
@@ -114,8 +91,16 @@ impl Round {
 impl Drain {
     /// Tries each waiting recipient of a message once.
     pub(super) async fn round(&self, hop: &mut Hop, id: MessageId, place: &mut Place) -> Ended {
-        let mut round =
-            Round { id, tried: BTreeSet::new(), deferred: Vec::new(), deferrals: 0, delivered: false, again: None };
+        let mut round = Round {
+            id,
+            tried: BTreeSet::new(),
+            ended: Vec::new(),
+            held_as: None,
+            deferred: Vec::new(),
+            deferrals: 0,
+            delivered: false,
+            again: None,
+        };
         let ended = loop {
             let Some(mut stored) = self.read(id).await else { return Ended::Usable };
             round.deferrals = stored.deferrals;
@@ -128,6 +113,7 @@ impl Drain {
                 round.waits(Deferral::After(Duration::ZERO)); // on another connection
                 break Ended::Unusable;
             }
+            self.record_ends(&hop.name, &mut round).await;
             let attempted = self.attempt(hop, &mut stored, &waiting, place).await;
             if attempted.connection == Connection::Stale {
                 if round.tried.is_empty() {
@@ -139,7 +125,7 @@ impl Drain {
             }
             self.pace(&attempted);
             let refusal = self.refusal(hop, &stored, &attempted).await;
-            self.take_in(&hop.name, &mut round, &attempted, refusal).await;
+            self.take_in(&mut round, &attempted, refusal);
             if !self.goes_on(&hop.name, attempted) {
                 break Ended::Unusable;
             }
@@ -256,10 +242,11 @@ impl Drain {
         }
     }
 
-    /// Makes durable what has its end with this transaction, and keeps the rest for the end of the round.
-    async fn take_in(&self, next_hop: &str, round: &mut Round, attempted: &Attempted, refusal: Refusal) {
+    /// What the outcomes mean for the recipients, and for when the message goes again.
+    fn take_in(&self, round: &mut Round, attempted: &Attempted, refusal: Refusal) {
         let is_troubled = attempted.trouble.is_some() || matches!(attempted.connection, Connection::Broken(_));
-        let (mut ended, mut held_as) = (Vec::new(), None);
+        // Nothing is known against a message with which the primary failed once.
+        let troubled = if round.deferrals == 0 { Deferral::KeepsPlace } else { Deferral::StepsAside };
         for (place, outcome) in &attempted.outcomes {
             if *outcome != Outcome::Untried {
                 round.tried.insert(*place);
@@ -268,12 +255,12 @@ impl Drain {
                 Outcome::Untried => continue,
                 Outcome::Delivered(words) => (Fate::Delivered, words.clone()),
                 Outcome::Deferred(words) | Outcome::MaybeDelivered(words) => {
-                    round.waits(if is_troubled { Deferral::KeepsPlace } else { Deferral::Reply });
+                    round.waits(if is_troubled { troubled } else { Deferral::Reply });
                     (Fate::Deferred, words.clone())
                 }
                 Outcome::Refused { words, .. } => match refusal {
                     Refusal::Final => {
-                        held_as = Some(HeldReason::Undeliverable);
+                        round.held_as = Some(HeldReason::Undeliverable);
                         (Fate::Held, words.clone())
                     }
                     Refusal::NotYet(after) => {
@@ -286,27 +273,28 @@ impl Drain {
                     }
                 },
                 Outcome::Lacking(words) => {
-                    held_as = Some(HeldReason::Capability);
+                    round.held_as = Some(HeldReason::Capability);
                     (Fate::Held, words.clone())
                 }
                 Outcome::Unreadable => {
                     self.metrics.quarantined.inc();
-                    held_as = Some(HeldReason::Damaged);
+                    round.held_as = Some(HeldReason::Damaged);
                     (Fate::Held, "stored bytes are damaged".into())
                 }
             };
-            if fate == Fate::Deferred {
-                round.deferred.push((*place, fate, words))
-            } else {
-                ended.push((*place, fate, words))
-            }
+            if fate == Fate::Deferred { &mut round.deferred } else { &mut round.ended }.push((*place, fate, words));
         }
-        if ended.iter().any(|(_, fate, _)| *fate == Fate::Delivered) {
+        if attempted.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Delivered(_))) {
             round.delivered = true;
             self.primary.took();
         }
-        if !ended.is_empty() {
-            self.record(&change(round.id, next_hop, ended, held_as)).await;
+    }
+
+    /// Makes durable who has an end by now.
+    async fn record_ends(&self, next_hop: &str, round: &mut Round) {
+        if !round.ended.is_empty() {
+            let ended = std::mem::take(&mut round.ended);
+            self.record(&change(round.id, next_hop, ended, round.held_as.take())).await;
         }
     }
 
@@ -332,23 +320,25 @@ impl Drain {
         }
     }
 
-    /// The round is over: what was deferred becomes durable, and the queue learns when the message goes again.
+    /// The round is over: what is not yet durable becomes so, in one record, and the queue learns when the message goes again.
     async fn settle(&self, next_hop: &str, round: Round) {
-        let Round { id, tried: _, deferred, deferrals, delivered, again } = round;
+        let Round { id, tried: _, mut ended, held_as, mut deferred, deferrals, delivered, again } = round;
         if !deferred.is_empty() {
             self.metrics.deferred.inc();
-            self.record(&change(id, next_hop, deferred, None)).await;
+        }
+        ended.append(&mut deferred);
+        if !ended.is_empty() {
+            ended.sort_by_key(|(place, ..)| *place);
+            self.record(&change(id, next_hop, ended, held_as)).await;
         }
         let now = Instant::now();
-        let Some(mut deferral) = again else {
-            lock(&self.lately.second_looks).settled(id);
-            lock(&self.lately.reruns).settled(id);
-            return self.queue.settled(id, delivered, now);
-        };
-        if deferral == Deferral::KeepsPlace && !self.primary.is_broken() && lock(&self.lately.reruns).failed(id) {
-            deferral = Deferral::Reply;
+        match again {
+            Some(deferral) => self.queue.deferred(id, deferral, deferrals + 1, chance::spread(), now),
+            None => {
+                lock(&self.lately.second_looks).settled(id);
+                self.queue.settled(id, delivered, now);
+            }
         }
-        self.queue.deferred(id, deferral, deferrals + 1, chance::spread(), now);
     }
 
     /// Writes an attempt to the spool and the log. Comes back only when it is durable: until then this connection sends nothing more, so
@@ -378,19 +368,4 @@ fn change(id: MessageId, by: &str, fates: Vec<(u32, Fate, String)>, held_as: Opt
 
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_fails_with_its_connection_once_without_being_suspected() {
-        let (mut reruns, id) = (Reruns::default(), MessageId::new());
-        assert_eq!([reruns.failed(id), reruns.failed(id), reruns.failed(id)], [false, true, false]);
-        reruns.settled(id);
-        assert!(!reruns.failed(id));
-        (0..2 * RERUNS_MAX).for_each(|_| assert!(!reruns.failed(MessageId::new())));
-        assert!(reruns.0.len() <= RERUNS_MAX);
-    }
 }

@@ -72,6 +72,8 @@ pub struct Change {
     pub state: Option<PrimaryState>,
     /// It answers again, after one failure or many: what waited for that can go.
     pub returned: bool,
+    /// It has taken a message, after it had failed some.
+    pub proved: bool,
 }
 
 /// What is known of the primary.
@@ -127,6 +129,7 @@ impl Monitor {
         self.found_at = Some(begun);
         self.spread = spread;
         let (had_failed, was_available) = (self.failures > 0, self.takes_mail());
+        let was_on_probation = self.on_probation;
         let failed_as = self.take_in(finding, begun.at);
         let state = match failed_as {
             None if self.answers < self.probe.success_threshold => self.state,
@@ -140,7 +143,8 @@ impl Monitor {
             (self.state, self.since) = (state, begun.clock);
         }
         let returned = failed_as.is_none() && self.takes_mail() && (had_failed || !was_available);
-        Change { state: changed.then_some(state), returned }
+        let proved = was_on_probation && !self.on_probation;
+        Change { state: changed.then_some(state), returned, proved }
     }
 
     /// Counts, and says what the primary is if this goes on; `None` if all was well.
@@ -365,6 +369,11 @@ mod tests {
         ] {
             assert_eq!(after(&[&sick, more].concat(), true), (state, seconds), "{more:?}");
         }
+        let now = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
+        let mut monitor = Monitor::new(Probe::default(), Timestamp::UNIX_EPOCH);
+        let mut proved = |finding| monitor.found(finding, 0.0, now).proved;
+        assert!(!sick.iter().cloned().any(&mut proved));
+        assert_eq!([answers(), takes(), takes()].map(&mut proved), [false, true, false]);
         let mended = [&sick[..], &[answers(), takes(), troubled()]].concat();
         assert_eq!(after(&mended, true).0, PrimaryState::Up, "a message taken ends the probation");
     }

@@ -13,10 +13,21 @@ use crate::mail::id::MessageId;
 pub struct Wait {
     /// Then, if nothing comes before.
     pub until: Instant,
-    /// It waits only for the primary: its return comes before.
-    pub keeps_place: bool,
+    /// What may come before.
+    pub wakes: Wakes,
     /// There.
     pub spot: Spot,
+}
+
+/// What makes a message due before its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wakes {
+    /// Only a person.
+    Never,
+    /// The primary's return.
+    AtReturn,
+    /// A message that the primary takes after its trouble.
+    AtProof,
 }
 
 /// All of them.

@@ -19,7 +19,7 @@ use backupmx_relay_api::config::Order;
 
 use super::{
     backoff::Backoff,
-    later::{Later, Wait},
+    later::{Later, Wait, Wakes},
     turns::{self, Group, Turns},
 };
 use crate::mail::{envelope::Flow, id::MessageId};
@@ -57,6 +57,9 @@ pub enum Deferral {
     Reply,
     /// Nothing is known against the message: it goes when the primary returns, and after the usual delay if that is not heard of.
     KeepsPlace,
+    /// The primary failed with it, and not for the first time, so it may be the cause: it lets others go first, and goes once one of
+    /// them was taken, or after the usual delay.
+    StepsAside,
     /// It gets a second look after exactly this.
     After(Duration),
 }
@@ -150,12 +153,13 @@ impl Scheduler {
     /// It was taken, and somebody in it waits on. `deferrals`: so far, with this one. `spread`: see [`Backoff::delay`].
     pub fn deferred(&mut self, id: MessageId, deferral: Deferral, deferrals: u32, spread: f64, now: Instant) {
         let Some(spot) = self.under_way.remove(&id).and_then(Origin::spot) else { return };
-        let (delay, keeps_place) = match deferral {
-            Deferral::Reply => (self.backoff.delay(deferrals, spread), false),
-            Deferral::KeepsPlace => (self.backoff.delay(deferrals, spread), true),
-            Deferral::After(delay) => (delay, false),
+        let (delay, wakes) = match deferral {
+            Deferral::Reply => (self.backoff.delay(deferrals, spread), Wakes::Never),
+            Deferral::KeepsPlace => (self.backoff.delay(deferrals, spread), Wakes::AtReturn),
+            Deferral::StepsAside => (self.backoff.delay(deferrals, spread), Wakes::AtProof),
+            Deferral::After(delay) => (delay, Wakes::Never),
         };
-        self.later.insert(id, Wait { until: now + delay, keeps_place, spot });
+        self.later.insert(id, Wait { until: now + delay, wakes, spot });
     }
 
     /// It was taken, and not tried; or a person who claimed it wants it tried now. What did not wait before does not wait now.
@@ -201,9 +205,14 @@ impl Scheduler {
 
     /// What waits for nothing but the primary is due, and all that came so far is backlog.
     pub fn primary_returned(&mut self) {
-        self.wake_like(|wait| wait.keeps_place);
+        self.wake_like(|wait| wait.wakes == Wakes::AtReturn);
         self.backlog.take_in(&mut self.new);
         self.returns += 1;
+    }
+
+    /// The primary has taken a message after its trouble: what stepped aside is due.
+    pub fn primary_proved(&mut self) {
+        self.wake_like(|wait| wait.wakes == Wakes::AtProof);
     }
 
     /// When the next message comes due that is not.
@@ -405,6 +414,7 @@ mod tests {
         for (deferral, delay) in [
             (Deferral::Reply, MINUTE),
             (Deferral::KeepsPlace, MINUTE),
+            (Deferral::StepsAside, MINUTE),
             (Deferral::After(15 * MINUTE), 15 * MINUTE), // whatever the spread: somebody was told the time
         ] {
             let (mut scheduler, ids, t0) = scheduler(1);
