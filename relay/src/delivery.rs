@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::sleep_until;
+use tokio::{sync::watch, time::sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -143,11 +143,13 @@ impl Drain {
 
     /// Message after message, until there is none, or the connection is of no more use.
     async fn hand_over(&self, mut hop: Hop, place: &mut Place, stop: &CancellationToken) {
+        // A connection from before an outage may be dead without a word: it is not used again.
+        let returns = self.primary.returns();
         for _ in 0..hop.messages_max(self.messages_per_connection_max) {
             if !place.stays() || !hop.takes_another_mail() {
                 break;
             }
-            let Some(id) = self.next(&hop.name, stop).await else { break };
+            let Some(id) = self.next(&hop.name, &returns, stop).await else { break };
             place.turn_to(Doing::Working);
             if self.round(&mut hop, id, place).await != Ended::Usable {
                 return;
@@ -157,11 +159,17 @@ impl Drain {
     }
 
     /// The next due message; waits a little for one.
-    async fn next(&self, next_hop: &str, stop: &CancellationToken) -> Option<MessageId> {
+    async fn next(
+        &self,
+        next_hop: &str,
+        returns: &watch::Receiver<u64>,
+        stop: &CancellationToken,
+    ) -> Option<MessageId> {
         let patience = Instant::now() + IDLE_MAX;
         loop {
             let changed = self.queue.changed();
-            if stop.is_cancelled() || !self.may_send() || !self.primary.is_host(next_hop) {
+            let is_old = returns.has_changed().unwrap_or(true) || !self.primary.is_host(next_hop);
+            if stop.is_cancelled() || !self.may_send() || is_old {
                 return None;
             }
             if let Some(taken) = self.queue.take(Instant::now()) {

@@ -20,7 +20,10 @@ use backupmx_relay_api::{
     status::{self, PrimaryState},
 };
 use jiff::Timestamp;
-use tokio::{sync::Notify, time::sleep_until};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep_until,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -36,6 +39,7 @@ use crate::{
     delivery::{
         breaker::{Breaker, Sign},
         hop::{Caller, Hop, OpenError, Patience},
+        resolve,
     },
     foreign::shown,
     mail::{address::Address, envelope::Offers},
@@ -65,6 +69,8 @@ pub struct Primary {
     writes: TaskTracker,
     /// What a person should hear of a host, by its name: it is ourselves, or its encryption has lapsed.
     alarms: Mutex<BTreeMap<String, String>>,
+    /// How often it has come back after having been away.
+    returns: watch::Sender<u64>,
     /// The probing task should look at its plans again.
     replan: Notify,
     queue: Arc<Queue>,
@@ -114,6 +120,7 @@ impl Primary {
             offers_file,
             writes: TaskTracker::new(),
             alarms: Mutex::default(),
+            returns: watch::Sender::new(0),
             replan: Notify::new(),
             queue,
             metrics,
@@ -230,10 +237,11 @@ impl Primary {
     }
 
     fn found(&self, finding: Finding, begun: Moment) {
-        let (change, reason, takes_mail) = {
+        let (change, reason, took_mail, takes_mail) = {
             let mut monitor = lock(&self.monitor);
+            let took_mail = monitor.takes_mail();
             let change = monitor.found(finding, chance::spread(), begun);
-            (change, shown(&monitor.reason), monitor.takes_mail())
+            (change, shown(&monitor.reason), took_mail, monitor.takes_mail())
         };
         let is_alarming = !self.settings.maintenance.is_at(begun.clock);
         match change.state {
@@ -244,8 +252,9 @@ impl Primary {
             Some(state) => tracing::info!(reason, "primary is {state:?}, in its maintenance"),
             None => tracing::debug!(reason, "primary was looked at"),
         }
-        if change.state.is_some() && takes_mail {
+        if change.state.is_some() && takes_mail && !took_mail {
             lock(&self.breaker).returned(begun.at);
+            self.returns.send_modify(|returns| *returns += 1);
         }
         if change.returned {
             self.queue.primary_returned(begun.at);
@@ -282,6 +291,11 @@ impl Primary {
             return Some(Hindrance::Breaker);
         }
         (!lock(&self.monitor).takes_mail()).then_some(Hindrance::Away)
+    }
+
+    /// Tells of each return, from now on.
+    pub fn returns(&self) -> watch::Receiver<u64> {
+        self.returns.subscribe()
     }
 
     /// The host that answered last: where mail goes.
@@ -343,6 +357,7 @@ impl Primary {
     /// What a person should look at, a sentence each.
     pub fn problems(&self) -> Vec<String> {
         let mut problems: Vec<_> = lock(&self.alarms).values().map(shown).collect();
+        problems.extend(self.caller.problem().map(shown));
         if self.loops_back() {
             problems.push(
                 "PrimaryLoopsBack: the primary sends mail back that it got from here, and hears 451; nothing more is handed over for an hour. Mend its route for this domain, then resume the drain.".into(),
@@ -493,7 +508,7 @@ impl Primary {
 impl Settings {
     fn of(config: &Config) -> Self {
         let primary = &config.document.primary;
-        let literals = primary.hosts.iter().filter_map(|host| host.host.trim_matches(['[', ']']).parse().ok());
+        let literals = primary.hosts.iter().filter_map(|host| resolve::literal(&host.host));
         Self {
             hosts: primary.hosts.clone(),
             probe: primary.probe.clone(),
@@ -502,7 +517,7 @@ impl Settings {
             maintenance: config.maintenance,
             remember_starttls: primary.tls.remember_starttls.0,
             second_look_after: primary.breaker.second_look_after.0,
-            addresses: literals.map(|address: IpAddr| address.to_canonical()).collect(),
+            addresses: literals.map(|address| address.to_canonical()).collect(),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         certificates::{Certificates, Described},
         connection::Limits,
     },
-    spool::{Counts, Spool},
+    spool::{Counts, Spool, field::HeldReason},
 };
 
 /// Those who know.
@@ -64,7 +64,7 @@ impl Parts {
             sessions: self.metrics.sessions.get().try_into().unwrap_or_default(),
             tls: self.certificates.described().into_iter().map(certificate).collect(),
             capabilities: self.primary.capabilities(self.limits.message_bytes_max),
-            problems: self.problems(counts),
+            problems: self.problems(),
         }
     }
 
@@ -89,7 +89,7 @@ impl Parts {
         }
     }
 
-    fn problems(&self, counts: Counts) -> Vec<String> {
+    fn problems(&self) -> Vec<String> {
         let (mut problems, _) = self.spool.damages();
         if !self.spool.is_writable() {
             problems.push(
@@ -106,12 +106,7 @@ impl Parts {
         if self.spool.free_bytes() < self.limits.room_bytes_min {
             problems.push("The volume is nearly full, so senders hear 452; make room or enlarge it.".into());
         }
-        if counts.held > 0 {
-            let held = counts.held;
-            problems.push(format!(
-                "{held} messages are held: the primary refused a recipient for good, or no longer takes what it offered when they came (capability), or stored bytes are damaged; the log says which."
-            ));
-        }
+        problems.extend(self.held());
         problems.extend(self.primary.problems());
         problems.extend(self.certificates.problems(Timestamp::now()));
         let difference = self.spool.account().difference();
@@ -119,6 +114,37 @@ impl Parts {
             problems.push(format!("The account is off by {difference} recipients; please report this defect."));
         }
         problems
+    }
+}
+
+impl Parts {
+    /// In how many messages somebody is held, and why.
+    fn held(&self) -> Option<String> {
+        let by_reason = self.spool.held_by_reason();
+        let told: Vec<_> = by_reason
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| format!("{count} {} ({})", reason.word(), why(reason)))
+            .collect();
+        (!told.is_empty()).then(|| {
+            format!(
+                "Mail is held, in so many messages: {}. The admin API lists it (messages?state=held); release, retry or delete it.",
+                told.join(", ")
+            )
+        })
+    }
+}
+
+/// Why a message is held, for people.
+fn why(reason: HeldReason) -> &'static str {
+    match reason {
+        HeldReason::Undeliverable => "the primary refused a recipient for good",
+        HeldReason::Capability => "the primary no longer takes what it offered when they came",
+        HeldReason::Expired => "they waited longer than retention.queue",
+        HeldReason::Damaged => "stored bytes are damaged",
+        HeldReason::Recovered => "they were found after damage",
+        HeldReason::Person => "somebody wants it so",
+        HeldReason::Unknown => "the log says why",
     }
 }
 

@@ -8,7 +8,7 @@
 //! | breaks, or is silent, before it has all of the content | Deferred |
 //! | the same after that | MaybeDelivered |
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicBool, time::Duration};
 
 use super::{
     extensions::Extensions,
@@ -32,6 +32,8 @@ pub struct Job<'a, S> {
     pub line_end_added: bool,
     /// The content.
     pub content: &'a mut S,
+    /// Set before the end of the content goes out: until then the attempt may be dropped, and nothing was delivered.
+    pub is_committed: &'a AtomicBool,
 }
 
 /// What became of one recipient: a value, not an error.

@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeSet,
     pin::pin,
-    sync::{MutexGuard, PoisonError},
+    sync::{
+        MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use super::{
     Drain,
@@ -77,6 +80,11 @@ struct Round {
 }
 
 impl Round {
+    /// Places of recipients for the next transaction.
+    fn next(&self, waiting: &[u32], recipients_max: usize) -> Vec<u32> {
+        waiting.iter().copied().filter(|place| !self.tried.contains(place)).take(recipients_max).collect()
+    }
+
     /// Of several reasons to wait, the one that ends first counts.
     fn waits(&mut self, deferral: Deferral) {
         self.again = Some(match (self.again, deferral) {
@@ -101,28 +109,15 @@ impl Drain {
             delivered: false,
             again: None,
         };
+        let Some(mut stored) = self.read(id).await else { return Ended::Usable };
+        round.deferrals = stored.deferrals;
         let ended = loop {
-            let Some(mut stored) = self.read(id).await else { return Ended::Usable };
-            round.deferrals = stored.deferrals;
-            let untried = stored.waiting.iter().copied().filter(|place| !round.tried.contains(place));
-            let waiting: Vec<u32> = untried.take(hop.recipients_max(self.recipients_max)).collect();
-            if waiting.is_empty() {
-                break Ended::Usable;
-            }
-            if !hop.takes_another_mail() {
-                round.waits(Deferral::After(Duration::ZERO)); // on another connection
-                break Ended::Unusable;
-            }
-            self.record_ends(&hop.name, &mut round).await;
+            let waiting = round.next(&stored.waiting, hop.recipients_max(self.recipients_max));
             let attempted = self.attempt(hop, &mut stored, &waiting, place).await;
-            if attempted.connection == Connection::Stale {
-                if round.tried.is_empty() {
-                    self.queue.untried(id);
-                    return Ended::Unusable;
-                }
-                round.waits(Deferral::KeepsPlace);
+            let Some(attempted) = attempted.filter(|attempted| attempted.connection != Connection::Stale) else {
+                round.waits(Deferral::After(Duration::ZERO)); // it was not tried, and goes on another connection
                 break Ended::Unusable;
-            }
+            };
             self.pace(&attempted);
             let refusal = self.refusal(hop, &stored, &attempted).await;
             self.take_in(&mut round, &attempted, refusal);
@@ -133,6 +128,17 @@ impl Drain {
                 round.waits(Deferral::KeepsPlace); // what was not tried yet waits with the rest
                 break Ended::Void;
             }
+            if round.next(&stored.waiting, 1).is_empty() {
+                break Ended::Usable;
+            }
+            if !hop.takes_another_mail() {
+                round.waits(Deferral::After(Duration::ZERO));
+                break Ended::Unusable;
+            }
+            // Before the next transaction, and before the content is read anew for it.
+            self.record_ends(&hop.name, &mut round).await;
+            let Some(again) = self.read(id).await else { return Ended::Usable };
+            stored.content = again.content;
         };
         self.settle(&hop.name, round).await;
         ended
@@ -159,19 +165,39 @@ impl Drain {
         None
     }
 
-    /// Tries one transaction. Where the other side is silent for long, the connection no longer counts for the pace.
-    async fn attempt(&self, hop: &mut Hop, stored: &mut Stored, waiting: &[u32], place: &mut Place) -> Attempted {
+    /// Tries one transaction. Where the other side is silent for long, the connection no longer counts for the pace, and the primary is looked
+    /// at. `None`: it was away meanwhile, so that the connection may never speak again, and nothing was delivered on it.
+    async fn attempt(
+        &self,
+        hop: &mut Hop,
+        stored: &mut Stored,
+        waiting: &[u32],
+        place: &mut Place,
+    ) -> Option<Attempted> {
         let Stored { envelope, trace, content_bytes, content, line_end_added, .. } = stored;
-        let job =
-            Job { envelope, trace, waiting, content_bytes: *content_bytes, line_end_added: *line_end_added, content };
+        let is_committed = AtomicBool::new(false);
+        let (content_bytes, line_end_added) = (*content_bytes, *line_end_added);
+        let job = Job { envelope, trace, waiting, content_bytes, line_end_added, content, is_committed: &is_committed };
+        let mut returns = self.primary.returns();
         let mut attempting = pin!(courier::attempt(hop, job));
-        if let Ok(attempted) = timeout(STALL, &mut attempting).await {
-            return attempted;
+        let mut stall = pin!(sleep(STALL));
+        loop {
+            tokio::select! {
+                biased;
+                attempted = &mut attempting => {
+                    place.turn_to(Doing::Working);
+                    return Some(attempted);
+                }
+                Ok(()) = returns.changed() => if !is_committed.load(Ordering::Relaxed) {
+                    return None;
+                },
+                () = &mut stall => {
+                    place.turn_to(Doing::Stalled);
+                    self.primary.probe_at_once();
+                    stall.as_mut().reset((Instant::now() + STALL).into());
+                }
+            }
         }
-        place.turn_to(Doing::Stalled);
-        let attempted = attempting.await;
-        place.turn_to(Doing::Working);
-        attempted
     }
 
     /// Tells the pace how the primary bears this.
@@ -245,8 +271,12 @@ impl Drain {
     /// What the outcomes mean for the recipients, and for when the message goes again.
     fn take_in(&self, round: &mut Round, attempted: &Attempted, refusal: Refusal) {
         let is_troubled = attempted.trouble.is_some() || matches!(attempted.connection, Connection::Broken(_));
-        // Nothing is known against a message with which the primary failed once.
-        let troubled = if round.deferrals == 0 { Deferral::KeepsPlace } else { Deferral::StepsAside };
+        // Nothing is known against a message with which the primary failed once; one with which it fails again and again is the cause.
+        let troubled = match round.deferrals {
+            0 => Deferral::KeepsPlace,
+            1 => Deferral::StepsAside,
+            _ => Deferral::Reply,
+        };
         for (place, outcome) in &attempted.outcomes {
             if *outcome != Outcome::Untried {
                 round.tried.insert(*place);
@@ -274,7 +304,7 @@ impl Drain {
                 },
                 Outcome::Lacking(words) => {
                     round.held_as = Some(HeldReason::Capability);
-                    (Fate::Held, words.clone())
+                    (Fate::Held, format!("capability: {words}"))
                 }
                 Outcome::Unreadable => {
                     self.metrics.quarantined.inc();

@@ -1,6 +1,6 @@
 //! One transaction with the primary, from XFORWARD or MAIL to the verdict on the content. RFC sections stand beside the choices.
 
-use std::{io, time::Duration};
+use std::{io, sync::atomic::Ordering, time::Duration};
 
 use super::{
     answer::{Answer, Odd},
@@ -224,7 +224,9 @@ impl<'a> Transaction<'a> {
                 Err(cause) => return Err(Broken::Content(Outcome::Deferred(format!("read spool: {cause}")))),
             }
         }
-        self.send_content(&outgoing.end().map_err(wrong)?).await
+        let end = outgoing.end().map_err(wrong)?;
+        job.is_committed.store(true, Ordering::Relaxed);
+        self.send_content(&end).await
     }
 
     /// Sends a part of the content, unless the server has said something before its end, which must not pass for

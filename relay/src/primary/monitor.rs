@@ -12,6 +12,9 @@ const PRIMARY_CAME_AGE: Duration = Duration::from_millis(200);
 /// Intervals are shortened by at most this share, so that several relays do not probe in step.
 const JITTER_SHARE: f64 = 0.125;
 
+/// So many returns in a row may fail before the pauses grow: single messages that break each connection are no sick primary.
+const RELAPSES_QUICK: u32 = 3;
+
 /// What a probe, or a delivery, found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Finding {
@@ -93,8 +96,10 @@ pub struct Monitor {
     probed_at: Option<Instant>,
     answers: u32,
     failures: u32,
-    /// Probes in a row that it refused, and returns that did not last: so often the interval doubles.
+    /// Probes in a row that it refused, and returns that did not last, but for the first ones: so often the interval doubles.
     refusals: u32,
+    /// Returns in a row after which no delivery went well.
+    relapses: u32,
     /// It failed deliveries, and none has gone well since, whatever probes say.
     on_probation: bool,
     is_slow: bool,
@@ -117,6 +122,7 @@ impl Monitor {
             answers: 0,
             failures: 0,
             refusals: 0,
+            relapses: 0,
             on_probation: false,
             is_slow: false,
             probe_at_once: true,
@@ -163,7 +169,7 @@ impl Monitor {
             }
             Finding::Takes { host } => {
                 self.on_probation = false;
-                self.refusals = 0;
+                (self.refusals, self.relapses) = (0, 0);
                 self.well(host, "");
                 None
             }
@@ -172,7 +178,7 @@ impl Monitor {
                 Some(self.failed(PrimaryState::Sick, reason))
             }
             Finding::Unreachable { reason } => {
-                self.refusals = 0;
+                (self.refusals, self.relapses) = (0, 0);
                 Some(self.failed(PrimaryState::Down, reason))
             }
             Finding::Broken { reason } => Some(self.delivery_failed(PrimaryState::Down, reason)),
@@ -203,7 +209,8 @@ impl Monitor {
         self.failed(becomes, reason);
         if self.on_probation && was_available {
             self.failures = self.failures.max(self.probe.failure_threshold);
-            self.refusals = self.refusals.saturating_add(1);
+            self.relapses = self.relapses.saturating_add(1);
+            self.refusals = self.refusals.saturating_add(u32::from(self.relapses > RELAPSES_QUICK));
         }
         self.on_probation |= self.failures >= self.probe.failure_threshold;
         becomes
@@ -358,14 +365,15 @@ mod tests {
 
     #[test]
     fn a_primary_that_greets_well_and_fails_each_delivery_is_tried_less_and_less_often() {
-        let relapses = [answers(), troubled(), answers(), troubled(), answers(), troubled()];
+        let relapses: Vec<_> = std::iter::repeat_n([answers(), troubled()], 6).flatten().collect();
         let sick = [vec![answers()], vec![troubled(); 3]].concat();
         for (more, state, seconds) in [
             (&relapses[..0], PrimaryState::Sick, 2.0),
             (&relapses[..1], PrimaryState::Up, 30.0),
             (&relapses[..2], PrimaryState::Sick, 2.0), // one is enough now
-            (&relapses[..4], PrimaryState::Sick, 4.0),
-            (&relapses[..6], PrimaryState::Sick, 8.0),
+            (&relapses[..8], PrimaryState::Sick, 2.0),
+            (&relapses[..10], PrimaryState::Sick, 4.0),
+            (&relapses[..], PrimaryState::Sick, 8.0),
         ] {
             assert_eq!(after(&[&sick, more].concat(), true), (state, seconds), "{more:?}");
         }

@@ -34,6 +34,7 @@ impl Letter {
             content_bytes: self.content.len() as u64,
             line_end_added: self.line_end_added,
             content: &mut content,
+            is_committed: &AtomicBool::new(false),
         };
         attempt(hop, job).await
     }
