@@ -6,13 +6,17 @@ use std::{
     time::Duration,
 };
 
-use backupmx_relay_api::{metric, status::Account};
+use backupmx_relay_api::{
+    admin, metric,
+    status::{Account, PrimaryState},
+};
 use support::{
     Client, Envelope, HOSTNAME, Primary, Relay,
     certificate::{Certificate, trust_any},
     client::Reply,
     port::Port,
     primary::{Rule, Stage},
+    relay::http,
     trace_field,
     wait::eventually,
 };
@@ -171,6 +175,10 @@ fn mail_that_the_primary_sends_back_stays_with_the_primary_and_is_told() {
     let quoted = [b"Subject: returned\r\n\r\n", &content[..]].concat();
     let reply = client.send(&Envelope::to("bob"), &quoted).expect("the relay answers");
     assert!(reply.is("250 2.0.0"), "{reply}");
+    // Nothing more goes there until a person says so: it would come back again.
+    assert_eq!(relay.status().primary.state, PrimaryState::Held);
+    let answer = http::send("POST", relay.console(), admin::DRAIN_RESUME, Some(&relay.token()), "{}");
+    assert_eq!(answer.code, 200, "{answer:?}");
     primary.wait_for(2, LIMIT);
     let expected = Account { accepted: 2, delivered: 2, ..Account::default() };
     relay.until(LIMIT, "the others are delivered", |status| status.account == expected);
@@ -197,7 +205,7 @@ fn mail_from_elsewhere_may_come_again_three_times_and_loops_end() {
 
 #[test]
 fn etrn_sends_what_waits_and_is_for_the_primary_and_the_listed() {
-    let hour = "primary:\n  probe: {interval: 1h, intervalWhileQueued: 1h}\n";
+    let hour = "primary:\n  probe: {interval: 1h, intervalWhileQueued: 1h}\n  breaker: {returnWindow: 0s}\n";
     let mut primary = Primary::away();
     let relay = Relay::before(primary.address()).config(hour).start();
     relay.until(LIMIT, "the first probe has failed", |status| status.primary.last_probe.is_some());
@@ -209,7 +217,7 @@ fn etrn_sends_what_waits_and_is_for_the_primary_and_the_listed() {
     assert!(client.say("ETRN @example.org").expect("it answers").is("250 2.0.0"));
     primary.wait_for(1, LIMIT);
     // What is held waits for a person, and not for the primary.
-    primary.misbehave(Rule::answer(Stage::Rcpt, "550 5.1.1 nobody"));
+    primary.misbehave(Rule::answer(Stage::Rcpt, "550 5.1.1 nobody").about("nobody@"));
     let reply = client.send(&Envelope::to("nobody"), b"x\r\n").expect("the relay answers");
     assert!(reply.is("250 2.0.0"), "{reply}");
     relay.until(LIMIT, "it is held", |status| status.queue.held == 1);

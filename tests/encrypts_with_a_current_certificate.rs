@@ -1,6 +1,7 @@
 //! STARTTLS with the certificate that the files hold now, for whoever asks, and never demanded of anybody.
 
 use std::{
+    fs,
     process::Command,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -137,10 +138,14 @@ fn what_postfix_sends_with_begins_tls_1_2_and_1_3_and_no_older_one() {
     let certificate = Certificate::of(&[HOSTNAME]);
     let relay = with(&primary, &[&certificate]);
     let destination = format!("[127.0.0.1]:{}", relay.smtp().port());
+    // It wants a configuration, and the machine need not have one.
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    fs::write(folder.path().join("main.cf"), "compatibility_level = 3.6\n").expect("our folder is ours");
     for (versions, expected) in
         [("!SSLv3,!TLSv1,!TLSv1.1,!TLSv1.3", "TLSv1.2 with cipher"), ("!SSLv3", "TLSv1.3 with cipher")]
     {
         let mut command = Command::new("/usr/sbin/posttls-finger");
+        command.env("MAIL_CONFIG", folder.path());
         let told = program::run(command.args(["-c", "-lencrypt", "-p", versions, &destination]), LIMIT);
         let words = format!("{told}");
         assert!(words.contains("TLS connection established") && words.contains(expected), "{versions}: {words}");

@@ -27,6 +27,8 @@ const FAILED: i32 = 1;
 const FOLDER: i32 = 3;
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// The primary's refusals count at once, without a second look.
+const FINAL: &str = "primary: {breaker: {returnWindow: 0s}}";
 /// Nobody listens there; nothing is asked of it.
 const PRIMARY: &str = "127.0.0.1:9";
 /// Above 256 KiB a message has a file of its own (docs/spool.md).
@@ -86,7 +88,7 @@ fn open_mail_is_listed_oldest_first_and_found_by_any_address() {
     let primary = Primary::start();
     primary.misbehave(Rule::answer(Stage::Rcpt, "550 5.1.1 no such user").about("held@"));
     primary.misbehave(Rule::answer(Stage::Rcpt, "450 4.2.1 mailbox busy").about("busy@"));
-    let mut relay = Relay::before(primary.address()).start();
+    let mut relay = Relay::before(primary.address()).config(FINAL).start();
     let three = Envelope::new("", &["Delivered@example.org", "busy@example.org", "held@example.org"]);
     let ids = [
         send(&relay, &Envelope::to("held"), b"x\r\n"),
@@ -133,7 +135,7 @@ fn open_mail_is_listed_oldest_first_and_found_by_any_address() {
 fn all_that_happened_to_a_message_is_shown_also_when_it_is_closed() {
     let primary = Primary::start();
     primary.misbehave(Rule::answer(Stage::Rcpt, "550 5.1.1 no such user").about("held@"));
-    let mut relay = Relay::before(primary.address()).start();
+    let mut relay = Relay::before(primary.address()).config(FINAL).start();
     // Keeps the segment, and with it what was closed in it.
     let kept = send(&relay, &Envelope::to("held"), &content(100_000));
     let mixed = send(&relay, &Envelope::new("", &["bob@example.org", "held@example.org"]), b"x\r\n");

@@ -127,7 +127,11 @@ impl Drain {
 
     /// Where others are served, it only takes no more of them; else it tells something of the primary.
     fn not_opened(&self, cause: &OpenError, place: Option<&Place>) {
-        if place.is_some_and(|place| !place.turned_away(Instant::now())) {
+        let now = Instant::now();
+        let is_alone = |place: &Place| {
+            if cause.turns_away() || cause.is_permanent() { place.turned_away(now) } else { place.not_made(now) }
+        };
+        if !place.is_none_or(is_alone) {
             return;
         }
         let reason = cause.to_string();
@@ -151,11 +155,16 @@ impl Drain {
             }
             let Some(id) = self.next(&hop.name, &returns, stop).await else { break };
             place.turn_to(Doing::Working);
-            if self.round(&mut hop, id, place).await != Ended::Usable {
+            if self.round(&mut hop, id, place, &returns).await != Ended::Usable {
                 return;
             }
         }
         hop.quit(QUIT_TIMEOUT).await;
+    }
+
+    /// Whether the connection is from before an outage, or mail goes to another host by now.
+    fn is_old(&self, next_hop: &str, returns: &watch::Receiver<u64>) -> bool {
+        returns.has_changed().unwrap_or(true) || !self.primary.is_host(next_hop)
     }
 
     /// The next due message; waits a little for one.
@@ -168,8 +177,7 @@ impl Drain {
         let patience = Instant::now() + IDLE_MAX;
         loop {
             let changed = self.queue.changed();
-            let is_old = returns.has_changed().unwrap_or(true) || !self.primary.is_host(next_hop);
-            if stop.is_cancelled() || !self.may_send() || is_old {
+            if stop.is_cancelled() || !self.may_send() || self.is_old(next_hop, returns) {
                 return None;
             }
             if let Some(taken) = self.queue.take(Instant::now()) {

@@ -9,6 +9,7 @@ mod probe;
 
 use std::{
     collections::BTreeMap,
+    io,
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,7 +17,7 @@ use std::{
 };
 
 use backupmx_relay_api::{
-    config::{self, Host},
+    config::{self, Depth, Host},
     status::{self, PrimaryState},
 };
 use jiff::Timestamp;
@@ -61,7 +62,7 @@ pub struct Primary {
     caller: Caller,
     monitor: Mutex<Monitor>,
     breaker: Mutex<Breaker>,
-    hold: Mutex<Hold>,
+    hold: Arc<Mutex<Hold>>,
     hold_file: SmallFile,
     mirror: Arc<Mutex<Mirror>>,
     offers_file: SmallFile,
@@ -114,7 +115,7 @@ impl Primary {
             caller,
             monitor: Mutex::new(Monitor::new(primary.probe.clone(), Timestamp::now())),
             breaker: Mutex::new(Breaker::new(primary.breaker.clone())),
-            hold: Mutex::new(Hold::new(ordered.flatten(), primary.delivery.hold, Timestamp::now())),
+            hold: Arc::new(Mutex::new(Hold::new(ordered.flatten(), primary.delivery.hold, Timestamp::now()))),
             hold_file,
             mirror: Arc::new(Mutex::new(mirror)),
             offers_file,
@@ -159,8 +160,13 @@ impl Primary {
         let Look { finding, error } = self.look().await;
         self.metrics.probe_seconds.observe(begun.at.elapsed().as_secs_f64());
         match &error {
+            // Our own deliveries take all the places that there are.
+            Some(cause) if cause.turns_away() && self.queue.connections_served() > 0 => {
+                return lock(&self.monitor).turned_away(begun);
+            }
             Some(cause) if cause.is_permanent() => self.sign(Sign::Greeting, &self.postmaster(), &cause.to_string()),
             Some(_) => {}
+            None if self.settings.probe.depth == Depth::Connect => {}
             None => lock(&self.breaker).greeted(Instant::now()),
         }
         self.found(finding, begun);
@@ -177,20 +183,27 @@ impl Primary {
             Ok(Hop { lapse: Some(lapse), .. }) => {
                 if alarms.insert(named, format!("Mail goes to {}:{} in clear: {lapse}", host.host, host.port)).is_none()
                 {
-                    tracing::error!(host = host.host, port = host.port, lapse, "mail goes in clear");
+                    tracing::error!(host = host.host, port = host.port, lapse = shown(lapse), "mail goes in clear");
                 }
-            }
-            Err(cause @ OpenError::Ourselves { .. }) => {
-                alarms.insert(named, format!("Nothing is handed over: {cause}; correct primary.hosts."));
             }
             Ok(_) => drop(alarms.remove(&named)),
             Err(_) => {}
         }
         drop(alarms);
+        if let Err(cause) = &opened {
+            self.note(host, cause);
+        }
         if let Ok(hop) = &opened {
             self.met(hop);
         }
         opened
+    }
+
+    /// What a person has to mend.
+    fn note(&self, host: &Host, cause: &OpenError) {
+        if matches!(cause, OpenError::Ourselves { .. }) {
+            lock(&self.alarms).insert(name(host), format!("Nothing is handed over: {cause}; correct primary.hosts."));
+        }
     }
 
     fn met(&self, hop: &Hop) {
@@ -213,6 +226,13 @@ impl Primary {
         self.replan.notify_one();
     }
 
+    /// A delivery hears nothing for a while: it is looked at, unless something was found lately.
+    pub fn look_if_old(&self) {
+        if lock(&self.monitor).client_connected(false, Instant::now()) {
+            self.replan.notify_one();
+        }
+    }
+
     /// A client came: senders that come to us have often just failed at the primary, and the primary itself lives.
     pub fn client_connected(&self, client: IpAddr) {
         let is_primary = self.has_address(client);
@@ -231,17 +251,17 @@ impl Primary {
     /// A delivery got its answers: as good as a probe.
     pub fn delivery_answered(&self, host: &str) {
         let is_news = lock(&self.monitor).is_news(Instant::now());
-        if is_news {
+        // What a host answers late from which mail was moved away tells nothing of the one where it goes now.
+        if is_news && self.is_host(host) {
             self.delivery_found(Finding::Takes { host: host.to_owned() });
         }
     }
 
     fn found(&self, finding: Finding, begun: Moment) {
-        let (change, reason, took_mail, takes_mail) = {
+        let (change, reason, takes_mail) = {
             let mut monitor = lock(&self.monitor);
-            let took_mail = monitor.takes_mail();
             let change = monitor.found(finding, chance::spread(), begun);
-            (change, shown(&monitor.reason), took_mail, monitor.takes_mail())
+            (change, shown(&monitor.reason), monitor.takes_mail())
         };
         let is_alarming = !self.settings.maintenance.is_at(begun.clock);
         match change.state {
@@ -252,12 +272,14 @@ impl Primary {
             Some(state) => tracing::info!(reason, "primary is {state:?}, in its maintenance"),
             None => tracing::debug!(reason, "primary was looked at"),
         }
-        if change.state.is_some() && takes_mail && !took_mail {
+        if change.came_back {
             lock(&self.breaker).returned(begun.at);
             self.returns.send_modify(|returns| *returns += 1);
         }
-        if change.returned {
+        if change.came_back {
             self.queue.primary_returned(begun.at);
+        } else if change.returned {
+            self.queue.primary_answers();
         }
         if change.proved {
             self.queue.primary_proved();
@@ -377,25 +399,25 @@ impl Primary {
 /// The drain's hold, and the breaker.
 impl Primary {
     /// A person holds the drain: nothing more is handed over, what is under way may end. False if a person held it before.
-    pub fn hold(&self, by: String, reason: String) -> bool {
-        self.change_hold(|hold| hold.order(Order { since: Timestamp::now(), by, reason }))
+    /// An error says that it does not survive a restart.
+    pub async fn hold(&self, by: String, reason: String) -> io::Result<bool> {
+        let is_new = lock(&self.hold).order(Order { since: Timestamp::now(), by, reason });
+        self.keep_hold().await.map(|()| is_new)
     }
 
-    /// A person wants it to go on. False if nothing was lifted by that.
-    pub fn resume(&self) -> bool {
-        self.change_hold(Hold::resume)
+    /// A person wants it to go on. False if nothing was lifted by that. An error as above.
+    pub async fn resume(&self) -> io::Result<bool> {
+        let was_lifted = lock(&self.hold).resume();
+        self.keep_hold().await.map(|()| was_lifted)
     }
 
-    fn change_hold<T>(&self, change: impl FnOnce(&mut Hold) -> T) -> T {
-        let (changed, ordered) = {
-            let mut hold = lock(&self.hold);
-            (change(&mut hold), hold.ordered().cloned())
-        };
-        // At once, and before it is answered: a person's word counts also after a crash.
-        self.hold_file.write_or_log(|| ordered);
+    async fn keep_hold(&self) -> io::Result<()> {
         self.queue.wake();
         self.replan.notify_one();
-        changed
+        let (file, hold) = (self.hold_file.clone(), self.hold.clone());
+        // What is written is what holds when it is this writer's turn: the last one writes the newest.
+        let written = self.writes.spawn_blocking(move || file.write(|| lock(&hold).ordered().cloned()));
+        written.await.map_err(io::Error::other)?
     }
 
     /// Who holds it.
@@ -436,19 +458,19 @@ impl Primary {
         in_question.unwrap_or_else(|| (self.postmaster(), true))
     }
 
-    /// It refused a message. True if it must be asked before that is acted on.
-    pub fn refused(&self) -> bool {
-        lock(&self.breaker).refused(Instant::now())
+    /// It refused a message for this domain. True if it must be asked before that is acted on.
+    pub fn refused(&self, domain: &str) -> bool {
+        lock(&self.breaker).refused(domain, Instant::now())
     }
 
-    /// It took a message.
-    pub fn took(&self) {
-        lock(&self.breaker).taken();
+    /// It took a message for this domain.
+    pub fn took(&self, domain: &str) {
+        lock(&self.breaker).taken(domain);
     }
 
-    /// It was asked, and answers as a primary should.
-    pub fn answered_well(&self) {
-        lock(&self.breaker).answered_well(Instant::now());
+    /// It was asked about this domain, and answers as a primary should.
+    pub fn answered_well(&self, domain: &str) {
+        lock(&self.breaker).answered_well(domain, Instant::now());
     }
 
     /// Whether the breaker is open.

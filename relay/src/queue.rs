@@ -97,6 +97,16 @@ impl Queue {
         self.news(Scheduler::primary_returned);
     }
 
+    /// The primary answers again after a failure or two: what waits only for that is due.
+    pub fn primary_answers(&self) {
+        self.news(Scheduler::primary_answers);
+    }
+
+    /// Connections that the primary has taken.
+    pub fn connections_served(&self) -> usize {
+        self.core().places.served()
+    }
+
     /// The primary has taken a message after its trouble.
     pub fn primary_proved(&self) {
         self.news(Scheduler::primary_proved);

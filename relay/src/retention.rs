@@ -15,7 +15,7 @@ use crate::{
     small_file::SmallFile,
     spool::{
         Spool, Stands,
-        field::{Change, Fate, HeldReason, State},
+        field::{Change, Fate, HeldNote, HeldReason, State},
         record::Kind,
     },
 };
@@ -28,6 +28,8 @@ const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// Messages that are ended at a look; the rest waits for the next one, and the drain is not held up.
 const MESSAGES_MAX: usize = 1000;
+/// What expires when nobody wants it.
+const REFUSED: [HeldReason; 2] = [HeldReason::Undeliverable, HeldReason::Capability];
 /// Who does it.
 const BY: &str = "backupmx";
 
@@ -82,29 +84,33 @@ impl Keeper {
 
     async fn look(&self) {
         let config::Retention { queue, at_expiry, undeliverable } = &self.retention;
-        let waited = self.spool.waiting_before(self.clock().ago(queue.0).as_millisecond(), MESSAGES_MAX);
-        for id in waited {
-            let config::AtExpiry::Hold = at_expiry;
+        let config::AtExpiry::Hold = at_expiry;
+        let cutoff_ms = self.clock().ago(queue.0).as_millisecond();
+        for id in self.spool.waiting_before(cutoff_ms, MESSAGES_MAX) {
+            let still = |stands: &Stands| stands.waits_since_ms < cutoff_ms;
             let words = format!("waited longer than retention.queue ({queue})");
-            self.end(id, State::Waiting, Fate::Held, Some(HeldReason::Expired), words).await;
+            self.end(id, State::Waiting, still, words).await;
         }
-        let reasons = [HeldReason::Undeliverable, HeldReason::Capability];
-        let refused =
-            self.spool.held_before(&reasons, self.clock().ago(undeliverable.0).as_millisecond(), MESSAGES_MAX);
-        for id in refused {
+        let cutoff_ms = self.clock().ago(undeliverable.0).as_millisecond();
+        let is_meant = |note: &HeldNote| REFUSED.contains(&note.reason) && note.since_ms < cutoff_ms;
+        for id in self.spool.held_before(&REFUSED, cutoff_ms, MESSAGES_MAX) {
+            let still = |stands: &Stands| stands.note.as_ref().is_some_and(is_meant);
             let words = format!("held longer than retention.undeliverable ({undeliverable})");
-            self.end(id, State::Held, Fate::Expired, None, words).await;
+            self.end(id, State::Held, still, words).await;
         }
     }
 
-    /// What is being handed over at this moment is looked at the next time.
-    async fn end(&self, id: MessageId, state: State, fate: Fate, held_as: Option<HeldReason>, words: String) {
+    /// Holds those who wait, or ends those who are held. `still`: whether that is right by now, since a person may have decided otherwise
+    /// meanwhile. What is being handed over at this moment is looked at the next time.
+    async fn end(&self, id: MessageId, state: State, still: impl Fn(&Stands) -> bool, words: String) {
         let Some(claimed) = self.queue.claim(id) else { return };
-        let Some(Stands { waiting, held, .. }) = self.spool.stands(id) else { return };
-        let places = if state == State::Held { held } else { waiting };
+        let Some(stands) = self.spool.stands(id).filter(still) else { return };
+        let (kind, fate, held_as, places) = match state {
+            State::Waiting => (Kind::Held, Fate::Held, Some(HeldReason::Expired), stands.waiting),
+            State::Held | State::Ended => (Kind::Attempt, Fate::Expired, None, stands.held),
+        };
         let fates: Vec<_> = places.into_iter().map(|place| (place, fate, words.clone())).collect();
         tracing::warn!(%id, recipients = fates.len(), words, "kept long enough: {fate:?}");
-        let kind = if fate == Fate::Held { Kind::Held } else { Kind::Attempt };
         let change = Change { kind, id, at: Timestamp::now(), by: BY.into(), fates, held_as };
         match self.spool.change(change).await {
             Ok(_) if state == State::Waiting => claimed.ended(),

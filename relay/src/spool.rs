@@ -179,7 +179,8 @@ impl Spool {
         let state = self.shared.state();
         let entry = state.index.get(id)?;
         let (waiting, held) = (entry.waiting().collect(), entry.held().collect());
-        Some(Stands { flow: entry.flow, waiting, held, note: state.index.held_note(id) })
+        let waits_since_ms = state.index.waits_since_ms(id);
+        Some(Stands { flow: entry.flow, waiting, held, note: state.index.held_note(id), waits_since_ms })
     }
 
     /// In how many messages somebody is held, by reason. A message in which somebody waits, too, is among them.
@@ -266,6 +267,8 @@ pub struct Stands {
     pub held: Vec<u32>,
     /// Why and since when, if there are any.
     pub note: Option<HeldNote>,
+    /// Since when it waits, in milliseconds since 1970: since it came, or was released.
+    pub waits_since_ms: i64,
 }
 
 /// A message that is coming in. Dropped, it leaves nothing behind.

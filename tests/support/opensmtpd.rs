@@ -86,12 +86,12 @@ impl OpenSmtpd {
     /// What it has delivered, less the fields that it adds to a header where they are missing.
     pub fn delivered(&self) -> Vec<Delivered> {
         let mut mails = server::maildirs(&self.folder.path().join("mail"));
-        // A delivery that its stop has cut off leaves an empty file, and is made again.
-        mails.retain(|mail| !mail.content.is_empty());
         for mail in &mut mails {
             let lines = mail.content.split_inclusive(|byte| *byte == b'\n');
             mail.content = lines.filter(|line| !is_added(line)).flatten().copied().collect();
         }
+        // A delivery that its stop has cut off leaves an empty file, and is made again.
+        mails.retain(|mail| !mail.content.is_empty());
         mails
     }
 

@@ -97,7 +97,7 @@ async fn change(parts: &Parts, id: MessageId, plan: Plan, words: Words) -> Done 
 
 /// Pure. A person's hold is for the message: also for who is held for another reason, so that neither a retry nor its age ends it.
 fn plan(deed: Deed, stands: &Stands) -> Plan {
-    let Stands { flow: _, waiting, held, note } = stands;
+    let Stands { flow: _, waiting, held, note, waits_since_ms: _ } = stands;
     let reason = note.map(|note| note.reason);
     let nothing = Plan { record: None, recipients: 0 };
     let record = |kind, fate, places: Vec<u32>| Plan { recipients: places.len(), record: Some((kind, fate, places)) };
@@ -130,7 +130,7 @@ mod tests {
 
     fn stands(waiting: &[u32], held: &[u32], reason: Option<HeldReason>) -> Stands {
         let note = reason.map(|reason| HeldNote { since_ms: 0, reason });
-        Stands { flow: Flow::default(), waiting: waiting.to_vec(), held: held.to_vec(), note }
+        Stands { flow: Flow::default(), waiting: waiting.to_vec(), held: held.to_vec(), note, waits_since_ms: 0 }
     }
 
     #[test]

@@ -166,7 +166,7 @@ mod tests {
         let arrived = Event { place: PLACE, content_bytes: 400, what: What::Accepted(Box::new(arrived)) };
         let events = [arrived, attempt(id, Fate::Deferred, "450 later"), attempt(id, Fate::Held, "550 no\r\n\x1b[31m")];
         let (waiting, held) = (vec![0], vec![1]);
-        let stands = Stands { flow: Default::default(), waiting, held, note: None };
+        let stands = Stands { flow: Default::default(), waiting, held, note: None, waits_since_ms: 0 };
         let story = told(id, &events, Some(&stands));
         let arrival = story.arrival.unwrap();
         assert_eq!(

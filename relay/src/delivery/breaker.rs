@@ -1,6 +1,9 @@
 //! Whether refusals are verdicts on the mail, or signs that the primary is not whole. No I/O, no clock.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use backupmx_relay_api::config;
 use jiff::{SignedDuration, Timestamp};
@@ -12,6 +15,8 @@ const ANSWER_GOOD_FOR: Duration = Duration::from_secs(600);
 /// So many refusals in a row, with no message taken between, make the answer old. With the default of 20 connections, at most 24 messages
 /// are touched before it is known that the primary is not whole.
 const REFUSALS_UNTIL_ASKED_AGAIN: u32 = 5;
+/// Domains of which it is known what the primary says. With more of them, below a wildcard, all are asked about anew.
+const DOMAINS_MAX: usize = 1000;
 /// A sign that a person overruled opens nothing for this time.
 const OVERRULED_FOR: Duration = Duration::from_secs(24 * 3600);
 
@@ -43,9 +48,16 @@ pub struct Breaker {
     config: config::Breaker,
     open: Option<Open>,
     returned_at: Option<Instant>,
+    /// By domain, in small letters.
+    domains: BTreeMap<String, Domain>,
+    overruled: Vec<(Sign, String, Instant)>,
+}
+
+/// What is known of one served domain.
+#[derive(Clone, Copy, Default, Debug)]
+struct Domain {
     asked_at: Option<Instant>,
     refusals: u32,
-    overruled: Vec<(Sign, Instant)>,
 }
 
 /// Why and since when it is open.
@@ -75,36 +87,47 @@ impl Open {
 impl Breaker {
     /// Closed.
     pub fn new(config: config::Breaker) -> Self {
-        Self { config, open: None, returned_at: None, asked_at: None, refusals: 0, overruled: Vec::new() }
+        Self { config, open: None, returned_at: None, domains: BTreeMap::new(), overruled: Vec::new() }
     }
 
     /// The primary returned: what it answered before may no longer hold.
     pub fn returned(&mut self, now: Instant) {
         self.returned_at = Some(now);
-        (self.asked_at, self.refusals) = (None, 0);
+        self.domains.clear();
     }
 
-    /// The primary took a message.
-    pub fn taken(&mut self) {
-        self.refusals = 0;
+    /// The primary took a message for this domain.
+    pub fn taken(&mut self, domain: &str) {
+        if let Some(known) = self.domains.get_mut(&domain.to_ascii_lowercase()) {
+            known.refusals = 0;
+        }
     }
 
-    /// The primary refused a message. True if it must be asked before that is acted on.
-    pub fn refused(&mut self, now: Instant) -> bool {
-        self.refusals = self.refusals.saturating_add(1);
-        let is_fresh = self.asked_at.is_some_and(|asked| now.duration_since(asked) < ANSWER_GOOD_FOR);
-        !is_fresh || self.refusals >= REFUSALS_UNTIL_ASKED_AGAIN
+    /// The primary refused a message for this domain. True if it must be asked before that is acted on.
+    pub fn refused(&mut self, domain: &str, now: Instant) -> bool {
+        let known = self.domain(domain);
+        known.refusals = known.refusals.saturating_add(1);
+        let is_fresh = known.asked_at.is_some_and(|asked| now.duration_since(asked) < ANSWER_GOOD_FOR);
+        !is_fresh || known.refusals >= REFUSALS_UNTIL_ASKED_AGAIN
     }
 
-    /// It was asked, and answers as a primary should.
-    pub fn answered_well(&mut self, now: Instant) {
-        (self.asked_at, self.refusals) = (Some(now), 0);
+    /// It was asked about this domain, and answers as a primary should.
+    pub fn answered_well(&mut self, domain: &str, now: Instant) {
+        *self.domain(domain) = Domain { asked_at: Some(now), refusals: 0 };
+    }
+
+    fn domain(&mut self, domain: &str) -> &mut Domain {
+        if self.domains.len() >= DOMAINS_MAX {
+            self.domains.clear();
+        }
+        self.domains.entry(domain.to_ascii_lowercase()).or_default()
     }
 
     /// It showed a sign, when it was asked about this `postmaster`. True if that opens the breaker.
     pub fn sign(&mut self, sign: Sign, postmaster: &str, words: &str, now: Moment) -> bool {
-        self.overruled.retain(|(_, until)| *until > now.at);
-        if self.open.is_some() || self.overruled.iter().any(|(overruled, _)| *overruled == sign) {
+        self.overruled.retain(|(.., until)| *until > now.at);
+        let is_meant = |(overruled, about, _): &(Sign, String, Instant)| *overruled == sign && *about == postmaster;
+        if self.open.is_some() || self.overruled.iter().any(is_meant) {
             return false;
         }
         let next_test = now.at + self.config.retest_interval.0;
@@ -144,7 +167,7 @@ impl Breaker {
     pub fn end_test(&mut self, is_well: bool, now: Instant) {
         if is_well {
             self.open = None;
-            return self.answered_well(now);
+            return;
         }
         if let Some(open) = &mut self.open {
             open.is_testing = false;
@@ -155,7 +178,7 @@ impl Breaker {
     /// A person says that these refusals are meant. True if it was open.
     pub fn overrule(&mut self, now: Instant) -> bool {
         let Some(open) = self.open.take() else { return false };
-        self.overruled.push((open.sign, now + OVERRULED_FOR));
+        self.overruled.push((open.sign, open.postmaster, now + OVERRULED_FOR));
         true
     }
 
@@ -197,17 +220,23 @@ mod tests {
 
     #[test]
     fn the_primary_is_asked_before_the_first_refusal_and_again_when_they_pile_up() {
+        const HERE: &str = "example.org";
         let (mut breaker, now) = breaker();
         breaker.returned(now.at);
-        assert!(breaker.refused(now.at), "nobody has asked yet");
-        breaker.answered_well(now.at);
-        assert_eq!([(); 5].map(|()| breaker.refused(now.at)), [false, false, false, false, true]);
-        breaker.taken();
-        assert!(!breaker.refused(now.at), "a message that was taken says that it is well");
-        assert!(breaker.refused(now.at + 10 * MINUTE), "the answer is old");
-        breaker.answered_well(now.at + 10 * MINUTE);
+        assert!(breaker.refused(HERE, now.at), "nobody has asked yet");
+        breaker.answered_well("Example.ORG", now.at);
+        assert_eq!([(); 5].map(|()| breaker.refused(HERE, now.at)), [false, false, false, false, true]);
+        assert!(breaker.refused("example.net", now.at), "that was about another domain");
+        breaker.taken("example.net");
+        assert!(breaker.refused(HERE, now.at));
+        breaker.taken(HERE);
+        assert!(!breaker.refused(HERE, now.at), "a message that was taken says that it is well");
+        assert!(breaker.refused(HERE, now.at + 10 * MINUTE), "the answer is old");
+        breaker.answered_well(HERE, now.at + 10 * MINUTE);
         breaker.returned(now.at + 11 * MINUTE);
-        assert!(breaker.refused(now.at + 11 * MINUTE), "a return makes it old, too");
+        assert!(breaker.refused(HERE, now.at + 11 * MINUTE), "a return makes it old, too");
+        (0..2 * DOMAINS_MAX).for_each(|number| assert!(breaker.refused(&format!("d{number}.example.org"), now.at)));
+        assert!(breaker.domains.len() <= DOMAINS_MAX);
     }
 
     #[test]
@@ -228,6 +257,8 @@ mod tests {
         assert!(breaker.overrule(now.at));
         assert_eq!(breaker.open(), None);
         assert!(!breaker.sign(Sign::Postmaster, POSTMASTER, "", at(now, 23 * 60 * MINUTE)));
+        assert!(breaker.sign(Sign::Postmaster, "postmaster@example.net", "", now), "it was not about that one");
+        breaker.end_test(true, now.at);
         assert!(breaker.sign(Sign::Mail, POSTMASTER, "", now));
         breaker.end_test(true, now.at);
         assert!(breaker.sign(Sign::Postmaster, POSTMASTER, "", at(now, 24 * 60 * MINUTE)));

@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
 use super::{
     Drain,
@@ -98,7 +98,13 @@ impl Round {
 
 impl Drain {
     /// Tries each waiting recipient of a message once.
-    pub(super) async fn round(&self, hop: &mut Hop, id: MessageId, place: &mut Place) -> Ended {
+    pub(super) async fn round(
+        &self,
+        hop: &mut Hop,
+        id: MessageId,
+        place: &mut Place,
+        returns: &watch::Receiver<u64>,
+    ) -> Ended {
         let mut round = Round {
             id,
             tried: BTreeSet::new(),
@@ -115,13 +121,17 @@ impl Drain {
             let waiting = round.next(&stored.waiting, hop.recipients_max(self.recipients_max));
             let attempted = self.attempt(hop, &mut stored, &waiting, place).await;
             let Some(attempted) = attempted.filter(|attempted| attempted.connection != Connection::Stale) else {
-                round.waits(Deferral::After(Duration::ZERO)); // it was not tried, and goes on another connection
+                // Not tried. Whoever was, need not be again: the round goes on.
+                if !round.tried.is_empty() && self.renew(hop).await && self.reread(&mut stored).await {
+                    continue;
+                }
+                round.waits(Deferral::After(Duration::ZERO));
                 break Ended::Unusable;
             };
             self.pace(&attempted);
             let refusal = self.refusal(hop, &stored, &attempted).await;
-            self.take_in(&mut round, &attempted, refusal);
-            if !self.goes_on(&hop.name, attempted) {
+            self.take_in(&mut round, &stored, &attempted, refusal);
+            if !self.goes_on(hop, attempted, returns) {
                 break Ended::Unusable;
             }
             if refusal == Refusal::Void {
@@ -131,17 +141,29 @@ impl Drain {
             if round.next(&stored.waiting, 1).is_empty() {
                 break Ended::Usable;
             }
-            if !hop.takes_another_mail() {
+            // Before the next transaction begins.
+            self.record_ends(&hop.name, &mut round).await;
+            let may_go_on = hop.takes_another_mail() || self.renew(hop).await;
+            if !may_go_on || !self.reread(&mut stored).await {
                 round.waits(Deferral::After(Duration::ZERO));
                 break Ended::Unusable;
             }
-            // Before the next transaction, and before the content is read anew for it.
-            self.record_ends(&hop.name, &mut round).await;
-            let Some(again) = self.read(id).await else { return Ended::Usable };
-            stored.content = again.content;
         };
         self.settle(&hop.name, round).await;
         ended
+    }
+
+    /// A new connection in place of one that takes no more, so that the rest of a message's recipients do not wait.
+    async fn renew(&self, hop: &mut Hop) -> bool {
+        let Ok(fresh) = self.open().await else { return false };
+        tokio::spawn(std::mem::replace(hop, fresh).quit(super::QUIT_TIMEOUT));
+        true
+    }
+
+    /// The content once more, for the next transaction. False if it cannot be read now; the next round tells why.
+    async fn reread(&self, stored: &mut Stored) -> bool {
+        let again = self.spool.read_any(stored.envelope.id).await;
+        again.ok().flatten().map(|again| stored.content = again.content).is_some()
     }
 
     /// Reads a message. `None`: nothing is to be sent, and the queue knows.
@@ -193,7 +215,7 @@ impl Drain {
                 },
                 () = &mut stall => {
                     place.turn_to(Doing::Stalled);
-                    self.primary.probe_at_once();
+                    self.primary.look_if_old();
                     stall.as_mut().reset((Instant::now() + STALL).into());
                 }
             }
@@ -226,10 +248,10 @@ impl Drain {
         if self.primary.is_broken() {
             return Refusal::Void;
         }
-        if self.primary.refused() {
-            let recipient = stored.envelope.recipients.get(place as usize);
-            let domain = recipient.map_or("", |recipient| recipient.address.domain());
-            if !self.ask(hop, &format!("postmaster@{domain}"), stage == Stage::Mail).await {
+        let domain = stored.envelope.recipients.get(place as usize).map_or("", |to| to.address.domain());
+        if self.primary.refused(domain) {
+            let is_usable = attempted.connection == Connection::Usable && hop.takes_another_mail();
+            if !self.ask(is_usable.then_some(hop), domain, stage == Stage::Mail).await {
                 return Refusal::Void;
             }
         }
@@ -240,8 +262,12 @@ impl Drain {
     }
 
     /// Asks what no primary should refuse; on a connection of its own, if this one is of no more use. False if it shows a sign, or does not say.
-    async fn ask(&self, hop: &mut Hop, postmaster: &str, asks_mail: bool) -> bool {
-        let mut inquiry = inquiry::inquire(hop, postmaster, asks_mail, INQUIRY_TIMEOUT).await;
+    async fn ask(&self, hop: Option<&mut Hop>, domain: &str, asks_mail: bool) -> bool {
+        let postmaster = &format!("postmaster@{domain}");
+        let mut inquiry = Inquiry::Unclear("no connection to ask on".into());
+        if let Some(hop) = hop {
+            inquiry = inquiry::inquire(hop, postmaster, asks_mail, INQUIRY_TIMEOUT).await;
+        }
         if matches!(inquiry, Inquiry::Unclear(_))
             && let Ok(mut fresh) = self.open().await
         {
@@ -250,7 +276,7 @@ impl Drain {
         }
         match inquiry {
             Inquiry::Well => {
-                self.primary.answered_well();
+                self.primary.answered_well(domain);
                 true
             }
             Inquiry::RefusesMail(words) => {
@@ -269,7 +295,7 @@ impl Drain {
     }
 
     /// What the outcomes mean for the recipients, and for when the message goes again.
-    fn take_in(&self, round: &mut Round, attempted: &Attempted, refusal: Refusal) {
+    fn take_in(&self, round: &mut Round, stored: &Stored, attempted: &Attempted, refusal: Refusal) {
         let is_troubled = attempted.trouble.is_some() || matches!(attempted.connection, Connection::Broken(_));
         // Nothing is known against a message with which the primary failed once; one with which it fails again and again is the cause.
         let troubled = match round.deferrals {
@@ -314,9 +340,10 @@ impl Drain {
             };
             if fate == Fate::Deferred { &mut round.deferred } else { &mut round.ended }.push((*place, fate, words));
         }
-        if attempted.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Delivered(_))) {
+        let delivered = attempted.outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Delivered(_)));
+        for to in delivered.filter_map(|(place, _)| stored.envelope.recipients.get(*place as usize)) {
             round.delivered = true;
-            self.primary.took();
+            self.primary.took(to.address.domain());
         }
     }
 
@@ -329,25 +356,25 @@ impl Drain {
     }
 
     /// Tells what the transaction showed of the primary. False if the connection is of no more use.
-    fn goes_on(&self, next_hop: &str, attempted: Attempted) -> bool {
-        let reason = |words: &str| format!("delivery to {next_hop}: {words}");
-        match (attempted.connection, attempted.trouble) {
-            (Connection::Broken(words), _) => {
-                self.queue.broke(Instant::now());
-                self.primary.delivery_found(Finding::Broken { reason: reason(&words) });
-                false
-            }
-            (connection, Some(words)) => {
-                self.queue.broke(Instant::now());
-                self.primary.delivery_found(Finding::Troubled { reason: reason(&words) });
-                connection == Connection::Usable && self.primary.takes_mail()
-            }
+    fn goes_on(&self, hop: &Hop, attempted: Attempted, returns: &watch::Receiver<u64>) -> bool {
+        let reason = |words: &str| format!("delivery to {}: {words}", hop.name);
+        let finding = match (&attempted.connection, &attempted.trouble) {
+            (Connection::Broken(words), _) => Finding::Broken { reason: reason(words) },
+            (_, Some(words)) => Finding::Troubled { reason: reason(words) },
             (Connection::Usable, None) => {
-                self.primary.delivery_answered(next_hop);
-                true
+                self.primary.delivery_answered(&hop.name);
+                return true;
             }
-            (Connection::Stale | Connection::GivenUp, None) => false,
+            (Connection::Stale | Connection::GivenUp, None) => return false,
+        };
+        // How a connection ends that is from before an outage, or to another host, tells nothing of the primary as it is now.
+        if !self.is_old(&hop.name, returns) {
+            if !attempted.timed_out {
+                self.queue.broke(Instant::now()); // what took too long has halved the pace already
+            }
+            self.primary.delivery_found(finding);
         }
+        attempted.connection == Connection::Usable && self.primary.takes_mail()
     }
 
     /// The round is over: what is not yet durable becomes so, in one record, and the queue learns when the message goes again.

@@ -11,6 +11,9 @@ use crate::mail::id::MessageId;
 /// tries all of it again.
 const MESSAGES_MAX: usize = 200_000;
 
+/// A look that nobody took by then is forgotten: the message was held, deleted or delivered otherwise meanwhile.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(6 * 3600);
+
 /// Messages that were refused once.
 #[derive(Default, Debug)]
 pub struct SecondLooks {
@@ -21,7 +24,10 @@ impl SecondLooks {
     /// The primary refused it. Returns how long to wait until it is tried again; `None`: this was the second look.
     /// `is_after_return`: whether a first refusal counts as temporary.
     pub fn refused(&mut self, id: MessageId, is_after_return: bool, after: Duration, now: Instant) -> Option<Duration> {
-        match self.looks.get(&id) {
+        if self.looks.len() >= MESSAGES_MAX {
+            self.looks.retain(|_, look| now < *look + FORGOTTEN_AFTER);
+        }
+        match self.looks.get(&id).filter(|look| now < **look + FORGOTTEN_AFTER) {
             // Another recipient's deferral brought it here before its time.
             Some(look) if *look > now => Some(*look - now),
             Some(_) => None,
@@ -43,6 +49,7 @@ impl SecondLooks {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
     const AFTER: Duration = Duration::from_secs(900);
 
     #[test]
@@ -53,6 +60,7 @@ mod tests {
         assert_eq!(looks.refused(id, true, AFTER, now), Some(AFTER));
         assert_eq!(looks.refused(id, false, AFTER, now + minute), Some(14 * minute), "its time has not come");
         assert_eq!(looks.refused(id, true, AFTER, now + AFTER), None);
+        assert_eq!(looks.refused(id, true, AFTER, now + 7 * 3600 * SECOND), Some(AFTER), "much later, too");
         looks.settled(id);
         assert_eq!(looks.refused(id, true, AFTER, now + AFTER), Some(AFTER), "released, it begins anew");
     }

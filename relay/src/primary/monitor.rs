@@ -75,6 +75,8 @@ pub struct Change {
     pub state: Option<PrimaryState>,
     /// It answers again, after one failure or many: what waited for that can go.
     pub returned: bool,
+    /// It was away, or sick, and is not any more.
+    pub came_back: bool,
     /// It has taken a message, after it had failed some.
     pub proved: bool,
 }
@@ -103,6 +105,8 @@ pub struct Monitor {
     /// It failed deliveries, and none has gone well since, whatever probes say.
     on_probation: bool,
     is_slow: bool,
+    /// When the primary itself came to us last while it counted as away.
+    came_at: Option<Instant>,
     probe_at_once: bool,
     /// Drawn with each finding, from `0.0..1.0`.
     spread: f64,
@@ -125,6 +129,7 @@ impl Monitor {
             relapses: 0,
             on_probation: false,
             is_slow: false,
+            came_at: None,
             probe_at_once: true,
             spread: 0.0,
         }
@@ -135,7 +140,7 @@ impl Monitor {
         self.found_at = Some(begun);
         self.spread = spread;
         let (had_failed, was_available) = (self.failures > 0, self.takes_mail());
-        let was_on_probation = self.on_probation;
+        let proves = matches!(finding, Finding::Takes { .. }) && (had_failed || self.on_probation);
         let failed_as = self.take_in(finding, begun.at);
         let state = match failed_as {
             None if self.answers < self.probe.success_threshold => self.state,
@@ -149,8 +154,8 @@ impl Monitor {
             (self.state, self.since) = (state, begun.clock);
         }
         let returned = failed_as.is_none() && self.takes_mail() && (had_failed || !was_available);
-        let proved = was_on_probation && !self.on_probation;
-        Change { state: changed.then_some(state), returned, proved }
+        let came_back = !was_available && self.takes_mail();
+        Change { state: changed.then_some(state), returned, came_back, proved: proves }
     }
 
     /// Counts, and says what the primary is if this goes on; `None` if all was well.
@@ -170,7 +175,8 @@ impl Monitor {
             Finding::Takes { host } => {
                 self.on_probation = false;
                 (self.refusals, self.relapses) = (0, 0);
-                self.well(host, "");
+                let slowly = if self.is_slow { ", though slowly" } else { "" };
+                self.well(host, slowly);
                 None
             }
             Finding::Refuses { reason } => {
@@ -218,7 +224,8 @@ impl Monitor {
 
     /// Whether mail can go to it.
     pub fn takes_mail(&self) -> bool {
-        self.state == PrimaryState::Up || (self.state == PrimaryState::Sick && self.is_slow && self.failures == 0)
+        let is_only_slow = self.is_slow && self.failures < self.probe.failure_threshold;
+        self.state == PrimaryState::Up || (self.state == PrimaryState::Sick && is_only_slow)
     }
 
     /// Whether a good answer to a delivery would tell anything. Once the primary is down only a probe brings it up
@@ -236,6 +243,11 @@ impl Monitor {
         self.probe_at_once = false;
     }
 
+    /// A probe was turned away because deliveries take all the places that there are: that is no news of the primary.
+    pub fn turned_away(&mut self, begun: Moment) {
+        (self.found_at, self.probed_at) = (Some(begun), Some(begun.at));
+    }
+
     /// Somebody wants to know now.
     pub fn probe_at_once(&mut self) {
         self.probe_at_once = true;
@@ -244,7 +256,12 @@ impl Monitor {
     /// A client came. True if that is a reason to probe at once. `is_primary`: it is the primary itself, which therefore lives.
     pub fn client_connected(&mut self, is_primary: bool, now: Instant) -> bool {
         let is_stale = self.knows_nothing_since(self.probe.renew_for_client_after.0, now);
-        let is_back = is_primary && !self.takes_mail() && self.knows_nothing_since(PRIMARY_CAME_AGE, now);
+        let came_lately = self.came_at.is_some_and(|at| now.duration_since(at) < self.probe.interval_while_queued.0);
+        let is_back =
+            is_primary && !self.takes_mail() && !came_lately && self.knows_nothing_since(PRIMARY_CAME_AGE, now);
+        if is_back {
+            self.came_at = Some(now);
+        }
         self.probe_at_once |= is_stale || is_back;
         is_stale || is_back
     }
@@ -253,7 +270,8 @@ impl Monitor {
     /// looked for, however well another does.
     pub fn next_probe(&self, mail_waits: bool, is_first: bool, now: Instant) -> Instant {
         let found_at = self.found_at.map(|found| found.at);
-        match if is_first { found_at } else { self.probed_at } {
+        // Only a probe tells whether it is still slow.
+        match if is_first && !self.is_slow { found_at } else { self.probed_at } {
             Some(looked_at) if !self.probe_at_once => {
                 let interval = self.interval(mail_waits);
                 looked_at + interval - interval.mul_f64(JITTER_SHARE * self.spread)
@@ -464,6 +482,8 @@ mod tests {
         assert!(!monitor.client_connected(true, now.at + SECOND / 10));
         assert!(!monitor.client_connected(false, now.at + SECOND / 2));
         assert!(monitor.client_connected(true, now.at + SECOND / 2));
+        assert!(!monitor.client_connected(true, now.at + SECOND), "it may come a hundred times a second");
+        assert!(monitor.client_connected(true, now.at + 3 * SECOND));
     }
 
     #[test]

@@ -32,7 +32,10 @@ impl Primary {
             match climbed {
                 Ok(Some(hop)) => return Look { finding: self.climb(hop, begun).await, error: None },
                 Ok(None) => return Look { finding: answers(&super::name(host), begun), error: None },
-                Err(cause) => look = failed(cause),
+                Err(cause) => {
+                    self.note(host, &cause);
+                    look = failed(cause);
+                }
             }
         }
         look

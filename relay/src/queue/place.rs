@@ -1,11 +1,11 @@
 //! What each connection to the primary is doing, counted, and counted back however it ends.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
 
-use super::Queue;
+use super::{Core, Queue};
 
 /// A server that refuses connections is not asked more often than this.
 pub(super) const CONNECT_RETRY: Duration = Duration::from_secs(1);
@@ -106,15 +106,32 @@ impl Place {
         stays
     }
 
-    /// The connection could not be made, or the primary sent it away: not at once again.
+    /// The primary sent the connection away: not at once again.
     ///
     /// True if no other one is served, so that this tells something of the primary; else it tells how many it takes.
     pub fn turned_away(&self, now: Instant) -> bool {
         let mut core = self.queue.core();
-        let others_served = core.places.served() - usize::from(self.doing != Doing::Connecting);
-        match others_served {
-            0 => core.pace.broke(now),
-            _ => core.pace.turned_away(now.saturating_duration_since(self.begun), others_served, now),
+        let others_served = self.others_served(&core.places);
+        if others_served > 0 {
+            core.pace.turned_away(now.saturating_duration_since(self.begun), others_served, now);
+        }
+        self.not_again_at_once(core, others_served, now)
+    }
+
+    /// The connection could not be made: not at once again. True as above; else it may have been its own bad luck.
+    pub fn not_made(&self, now: Instant) -> bool {
+        let core = self.queue.core();
+        let others_served = self.others_served(&core.places);
+        self.not_again_at_once(core, others_served, now)
+    }
+
+    fn others_served(&self, places: &Places) -> usize {
+        places.served() - usize::from(self.doing != Doing::Connecting)
+    }
+
+    fn not_again_at_once(&self, mut core: MutexGuard<'_, Core>, others_served: usize, now: Instant) -> bool {
+        if others_served == 0 {
+            core.pace.broke(now);
         }
         core.no_connect_before = Some(now + CONNECT_RETRY);
         others_served == 0

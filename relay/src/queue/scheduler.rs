@@ -205,9 +205,14 @@ impl Scheduler {
 
     /// What waits for nothing but the primary is due, and all that came so far is backlog.
     pub fn primary_returned(&mut self) {
-        self.wake_like(|wait| wait.wakes == Wakes::AtReturn);
+        self.primary_answers();
         self.backlog.take_in(&mut self.new);
         self.returns += 1;
+    }
+
+    /// The primary answers again after a failure or two: what waits for nothing but that is due.
+    pub fn primary_answers(&mut self) {
+        self.wake_like(|wait| wait.wakes == Wakes::AtReturn);
     }
 
     /// The primary has taken a message after its trouble: what stepped aside is due.
