@@ -90,8 +90,6 @@ impl OpenSmtpd {
             let lines = mail.content.split_inclusive(|byte| *byte == b'\n');
             mail.content = lines.filter(|line| !is_added(line)).flatten().copied().collect();
         }
-        // A delivery that its stop has cut off leaves an empty file, and is made again.
-        mails.retain(|mail| !mail.content.is_empty());
         mails
     }
 
