@@ -9,6 +9,8 @@ use jiff::Timestamp;
 const EVIDENCE_AGE: Duration = Duration::from_secs(1);
 /// The same for a primary that counts as away and comes to us: it may have returned since, but may come a hundred times a second.
 const PRIMARY_CAME_AGE: Duration = Duration::from_millis(200);
+/// Until it is believed again: no more than the 35 probes a minute that a primary should have to bear.
+const PRIMARY_CAME_AGAIN: Duration = Duration::from_millis(1750);
 /// Intervals are shortened by at most this share, so that several relays do not probe in step.
 const JITTER_SHARE: f64 = 0.125;
 
@@ -256,7 +258,7 @@ impl Monitor {
     /// A client came. True if that is a reason to probe at once. `is_primary`: it is the primary itself, which therefore lives.
     pub fn client_connected(&mut self, is_primary: bool, now: Instant) -> bool {
         let is_stale = self.knows_nothing_since(self.probe.renew_for_client_after.0, now);
-        let came_lately = self.came_at.is_some_and(|at| now.duration_since(at) < self.probe.interval_while_queued.0);
+        let came_lately = self.came_at.is_some_and(|at| now.duration_since(at) < PRIMARY_CAME_AGAIN);
         let is_back =
             is_primary && !self.takes_mail() && !came_lately && self.knows_nothing_since(PRIMARY_CAME_AGE, now);
         if is_back {
