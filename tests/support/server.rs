@@ -136,8 +136,7 @@ pub(crate) fn maildirs(folder: &Path) -> Vec<Delivered> {
     let boxes = fs::read_dir(folder).expect("our folder is ours").map(|entry| entry.expect("a folder can be listed"));
     let messages = |entry: fs::DirEntry| {
         let recipient = format!("{}@{DOMAIN}", entry.file_name().to_string_lossy());
-        // OpenSMTPD leaves a file without a byte where its stop has cut off a delivery, which it makes again.
-        let whole = files(&entry.path().join("new")).filter(|file| !file.is_empty());
+        let whole = files(&entry.path().join("new")).filter(|file| is_whole(file));
         whole.map(move |file| taken_apart(&file, |_| recipient.clone()))
     };
     boxes.flat_map(messages).collect()
@@ -150,6 +149,11 @@ fn files(folder: &Path) -> impl Iterator<Item = Vec<u8>> + use<> {
 }
 
 /// Servers write LF for CRLF, and fields of their own on top, of which `Received` is the last.
+/// OpenSMTPD takes the end of a delivery that its stop has cut off for the end of the message, and delivers it again afterwards.
+fn is_whole(file: &[u8]) -> bool {
+    file.ends_with(b"\n") && file.split_inclusive(|byte| *byte == b'\n').any(|line| line.starts_with(b"Received: "))
+}
+
 fn taken_apart(file: &[u8], recipient: impl Fn(&str) -> String) -> Delivered {
     let mut text = Vec::with_capacity(file.len() + file.len() / 40);
     for line in file.split_inclusive(|byte| *byte == b'\n') {
