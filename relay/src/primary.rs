@@ -273,11 +273,8 @@ impl Primary {
             None => tracing::debug!(reason, "primary was looked at"),
         }
         if change.came_back {
-            lock(&self.breaker).returned(begun.at);
             self.returns.send_modify(|returns| *returns += 1);
-        }
-        if change.came_back {
-            self.queue.primary_returned(begun.at);
+            self.goes_on(begun.at);
         } else if change.returned {
             self.queue.primary_answers();
         }
@@ -354,7 +351,7 @@ impl Primary {
     pub fn status(&self) -> status::Primary {
         let now = Moment::now();
         let hindrance = self.hindrance(now);
-        let open = lock(&self.breaker).open().cloned();
+        let open = self.breaker();
         let monitor = lock(&self.monitor);
         let (state, since, reason) = match hindrance {
             Some(Hindrance::Maintenance) => {
@@ -364,11 +361,7 @@ impl Primary {
                 (PrimaryState::Held, since, format!("held by {by}: {reason}"))
             }
             Some(Hindrance::Breaker) | Some(Hindrance::Away) | None => match open {
-                Some(open) => (
-                    PrimaryState::Held,
-                    open.since.to_string(),
-                    format!("{}: {}", open.sign.words(), shown(&open.words)),
-                ),
+                Some(status::Breaker { since, reason, .. }) => (PrimaryState::Held, since, reason),
                 None => (monitor.state, monitor.since.to_string(), shown(&monitor.reason)),
             },
         };

@@ -10,7 +10,7 @@ opensmtpd           usr/sbin/smtpd
 "
 
 # tests/support/foreign.rs looks here too.
-cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/backupmx/servers
+cache=${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/backupmx/servers
 
 missing=$(echo "$SERVERS" | while read -r package program; do
     if [ -n "$package" ] && [ ! -x "$cache/$package/$program" ]; then echo "$package"; fi

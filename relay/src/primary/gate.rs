@@ -105,7 +105,7 @@ impl Primary {
         lock(&self.breaker).end_test(is_well, Instant::now());
         if is_well {
             tracing::info!(waiting = self.queue.waiting(), "breaker is closed: the primary is mended");
-            self.goes_on();
+            self.goes_on(Instant::now());
         }
     }
 
@@ -113,13 +113,13 @@ impl Primary {
     pub fn reset_breaker(&self) -> bool {
         let was_open = lock(&self.breaker).overrule(Instant::now());
         if was_open {
-            self.goes_on();
+            self.goes_on(Instant::now());
         }
         was_open
     }
 
-    fn goes_on(&self) {
-        let now = Instant::now();
+    /// Mail may go again, from now on.
+    pub(super) fn goes_on(&self, now: Instant) {
         lock(&self.breaker).returned(now);
         self.queue.primary_returned(now);
     }
