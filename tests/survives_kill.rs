@@ -133,8 +133,9 @@ fn a_kill_in_mid_drain_loses_nothing_and_repeats_at_most_one_message_a_connectio
     println!("repeated by {KILLS} kills: {}", comparison.repeated);
     assert_eq!(comparison, Comparison { repeated: comparison.repeated, ..Comparison::default() });
     let connections = primary.connections_open_max();
-    assert!(connections <= CONNECTIONS_MAX, "{connections} connections at a time");
-    assert!(comparison.repeated <= KILLS * connections, "{} repeated by {KILLS} kills", comparison.repeated);
+    // A probe is one more: mail does not wait for its goodbye.
+    assert!(connections <= CONNECTIONS_MAX + 1, "{connections} connections at a time");
+    assert!(comparison.repeated <= KILLS * CONNECTIONS_MAX, "{} repeated by {KILLS} kills", comparison.repeated);
 }
 
 #[test]

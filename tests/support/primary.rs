@@ -316,9 +316,11 @@ impl Shared {
         Some(connection)
     }
 
+    /// Takes the connection off the list, once: with its QUIT, or with its end.
     fn closed(&self, connection: u64) {
-        self.ledger.closed();
-        lock(&self.open).remove(&connection);
+        if lock(&self.open).remove(&connection).is_some() {
+            self.ledger.closed();
+        }
     }
 }
 

@@ -83,6 +83,8 @@ impl Session<'_> {
         thread::sleep(self.shared.model.pause());
         match verb.as_str() {
             "QUIT" => {
+                // Before the answer: the client may connect anew as soon as it has that, and then these are not two at a time.
+                self.shared.closed(self.connection);
                 if self.act_at(Stage::Quit, &command)?.is_none() {
                     self.wire.say("221 2.0.0 bye");
                 }
