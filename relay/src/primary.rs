@@ -366,7 +366,7 @@ impl Primary {
             },
         };
         let last_probe = monitor.found_at.map(|found| found.clock.to_string());
-        status::Primary { state, since, last_probe, reason, host: monitor.host.clone() }
+        status::Primary { state, since, last_probe, reason, host: monitor.host.clone(), egress_address: None }
     }
 
     /// What a person should look at, a sentence each.

@@ -38,6 +38,8 @@ pub struct Document {
     pub proxy_protocol: ProxyProtocol,
     /// Who may ask for a delivery at once.
     pub etrn: Etrn,
+    /// Names of relays that take no more mail (their `--name`, on Kubernetes the pod's): senders hear 421, delivery goes on.
+    pub cordoned: Vec<String>,
 }
 
 /// The server that owns the mailboxes: where it is, how it is watched, how mail is handed over.
@@ -310,6 +312,7 @@ impl Default for Document {
             retention: Retention::default(),
             proxy_protocol: ProxyProtocol::default(),
             etrn: Etrn::default(),
+            cordoned: Vec::new(),
         }
     }
 }

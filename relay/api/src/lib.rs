@@ -27,10 +27,23 @@ pub mod port {
 pub mod path {
     /// Prometheus text format.
     pub const METRICS: &str = "/metrics";
-    /// [`crate::status::Status`] as JSON.
+    /// [`crate::status::Status`] as JSON. With the keys of [`crate::poll`] the answer waits for a change.
     pub const STATUS: &str = "/status";
     /// 200 while the process lives.
     pub const HEALTHZ: &str = "/healthz";
     /// 200 while SMTP answers.
     pub const READYZ: &str = "/readyz";
+}
+
+/// Keys of `GET /status?after=17&startedAt=2026-11-27T16:00:00Z&wait=25s`: the answer comes when the revision is no longer this one,
+/// when it is of another start, or when the wait is over, whichever is first.
+pub mod poll {
+    /// The revision that is known.
+    pub const AFTER: &str = "after";
+    /// The `startedAt` that came with it.
+    pub const STARTED_AT: &str = "startedAt";
+    /// How long to wait at most, as a duration.
+    pub const WAIT: &str = "wait";
+    /// Longer waits are cut to this: shorter than what proxies on the way allow.
+    pub const WAIT_SECONDS_MAX: u64 = 60;
 }

@@ -14,6 +14,8 @@ pub struct Status {
     pub hostname: String,
     /// Generation of the config document that it runs.
     pub config_generation: i64,
+    /// Grows with each change: at once with a state, at most every 2 s with numbers. It begins anew with the process.
+    pub revision: u64,
     /// When the process started.
     pub started_at: String,
     /// What it knows of the primary.
@@ -28,6 +30,14 @@ pub struct Status {
     pub account: Account,
     /// Open SMTP sessions.
     pub sessions: u64,
+    /// The config document that it runs, and the one that it refused.
+    pub config: Config,
+    /// Who connects.
+    pub clients: Clients,
+    /// Whether `cordoned` of the config document names it: then it takes no more mail.
+    pub cordoned: bool,
+    /// Times in which the primary was away, newest first, at most [`OUTAGES_MAX`]. Kept over restarts.
+    pub outages: Vec<Outage>,
     /// The certificates for STARTTLS; none where no TLS is offered.
     pub tls: Vec<Certificate>,
     /// What senders are offered on the primary's behalf.
@@ -67,6 +77,68 @@ pub struct Primary {
     pub reason: String,
     /// `host:port` that answered last.
     pub host: Option<String>,
+    /// The address from which the primary sees us, where its reply to EHLO tells.
+    pub egress_address: Option<String>,
+}
+
+/// The config document that runs. It is read again when its content changes; one that cannot be used changes nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// XXH3 (128 bits, 32 hex digits) of the file that runs; absent where flags alone say everything.
+    pub digest: Option<String>,
+    /// Since when it runs.
+    pub loaded_at: String,
+    /// The newest content of the file, if that was refused; what ran before goes on.
+    pub refused: Option<RefusedConfig>,
+    /// Keys that a newer program wrote and this one does not know.
+    pub ignored_keys: Vec<String>,
+}
+
+/// A config document that cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedConfig {
+    /// XXH3 of that content, as above; absent if the file cannot be read.
+    pub digest: Option<String>,
+    /// Since when.
+    pub since: String,
+    /// Key and cure.
+    pub reason: String,
+}
+
+/// Who connects, since the start. The primary, and connections that say nothing (health checks), are left out.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Clients {
+    /// Sessions that began.
+    pub sessions: u64,
+    /// Different addresses among them, counted up to [`CLIENT_ADDRESSES_MAX`].
+    pub addresses: u64,
+    /// Set when many sessions came from this one address alone: a proxy or load balancer hides who connects.
+    pub only: Option<String>,
+}
+
+/// Addresses are told apart up to this number: it is one that matters, or many.
+pub const CLIENT_ADDRESSES_MAX: usize = 64;
+
+/// Outages that are remembered.
+pub const OUTAGES_MAX: usize = 5;
+
+/// A time in which the primary was away, from the first moment it counted as down until it counted as up again.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outage {
+    /// Since when.
+    pub from: String,
+    /// Until when; absent while it lasts.
+    pub until: Option<String>,
+    /// Messages taken meanwhile.
+    pub messages: u64,
+    /// Their content, in bytes.
+    pub bytes: u64,
+    /// When the last of them was handed over; absent while one of them waits, or where none was taken.
+    pub last_delivered: Option<String>,
 }
 
 /// What senders are offered on the primary's behalf: what all its hosts that were seen have in common.
