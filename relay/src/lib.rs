@@ -13,6 +13,8 @@ pub mod delivery;
 pub mod retention;
 
 pub mod status;
+mod revision;
+pub mod poll;
 pub mod metrics;
 pub mod observe;
 pub mod admin;

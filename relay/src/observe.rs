@@ -7,14 +7,14 @@ use std::sync::{
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{RawQuery, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use backupmx_relay_api::{path, status::Status};
+use backupmx_relay_api::path;
 
-use crate::status::Parts;
+use crate::{poll::Wanted, status::Parts};
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -42,8 +42,19 @@ async fn metrics(State(observe): State<Observe>) -> Response {
     }
 }
 
-async fn status(State(observe): State<Observe>) -> Json<Status> {
-    Json(observe.parts.status())
+/// Without keys at once, else when there is something to tell.
+async fn status(State(observe): State<Observe>, RawQuery(query): RawQuery) -> Response {
+    let parts = &observe.parts;
+    let wanted = match Wanted::parse(query.as_deref()) {
+        Ok(wanted) => wanted,
+        Err(cause) => return (StatusCode::BAD_REQUEST, format!("{cause}\n")).into_response(),
+    };
+    if let Some(wanted) = wanted
+        && let Err(cause) = parts.news.wait(&wanted, parts.started_at).await
+    {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{cause}\n")).into_response();
+    }
+    Json(parts.status()).into_response()
 }
 
 /// A full disk or a dead primary is no reason to take us out of service: then we answer 452, or do our job.

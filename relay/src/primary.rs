@@ -6,6 +6,8 @@ pub mod hold;
 pub mod maintenance;
 pub mod mirror;
 pub mod monitor;
+mod news;
+pub mod outage;
 mod probe;
 
 use std::{
@@ -32,6 +34,7 @@ use self::{
     maintenance::Maintenance,
     mirror::Mirror,
     monitor::{Finding, Moment, Monitor},
+    outage::Outages,
     probe::Look,
 };
 use crate::{
@@ -53,6 +56,8 @@ use crate::{
 const OFFERS_FILE: &str = "primary-offers.json";
 /// Who holds the drain: a restart must not hand over what a person wants kept back.
 const HOLD_FILE: &str = "drain-hold.json";
+/// When it was away.
+const OUTAGES_FILE: &str = "outages.json";
 /// How often plans are looked at again, for what nobody announces: the end of a maintenance.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -66,6 +71,10 @@ pub struct Primary {
     hold_file: SmallFile,
     mirror: Arc<Mutex<Mirror>>,
     offers_file: SmallFile,
+    outages: Arc<Mutex<Outages>>,
+    outages_file: SmallFile,
+    /// Which host (`host:port`) said last from which address it sees us come, and what it said.
+    seen_from: Mutex<Option<(String, Option<IpAddr>)>>,
     /// Writes of these files that are under way.
     writes: TaskTracker,
     /// What a person should hear of a host, by its name: it is ourselves, or its encryption has lapsed.
@@ -108,6 +117,7 @@ impl Primary {
             SmallFile::new(data, OFFERS_FILE, "what the primary offers"),
             SmallFile::new(data, HOLD_FILE, "who holds the drain"),
         );
+        let outages_file = SmallFile::new(data, OUTAGES_FILE, "when the primary was away");
         let mirror = Mirror::new(primary.hosts.iter().map(name).collect(), offers_file.read().unwrap_or_default());
         let ordered: Option<Option<Order>> = hold_file.read();
         Self {
@@ -119,6 +129,9 @@ impl Primary {
             hold_file,
             mirror: Arc::new(Mutex::new(mirror)),
             offers_file,
+            outages: Arc::new(Mutex::new(Outages::new(outages_file.read().unwrap_or_default()))),
+            outages_file,
+            seen_from: Mutex::default(),
             writes: TaskTracker::new(),
             alarms: Mutex::default(),
             returns: watch::Sender::new(0),
@@ -207,6 +220,7 @@ impl Primary {
     }
 
     fn met(&self, hop: &Hop) {
+        self.greeted_by(hop);
         if !lock(&self.mirror).note(&hop.name, hop.address, &hop.extensions, hop.offers_starttls(), Timestamp::now()) {
             return;
         }
@@ -216,6 +230,7 @@ impl Primary {
 
     /// Waits until all that was met is on the volume, before the process ends.
     pub async fn close(&self) {
+        self.write_last_outages();
         self.writes.close();
         self.writes.wait().await;
     }
@@ -272,6 +287,7 @@ impl Primary {
             Some(state) => tracing::info!(reason, "primary is {state:?}, in its maintenance"),
             None => tracing::debug!(reason, "primary was looked at"),
         }
+        self.note_presence();
         if change.came_back {
             self.returns.send_modify(|returns| *returns += 1);
             self.goes_on(begun.at);
@@ -365,8 +381,9 @@ impl Primary {
                 None => (monitor.state, monitor.since.to_string(), shown(&monitor.reason)),
             },
         };
+        let egress_address = monitor.host.as_deref().and_then(|host| self.egress_address(host));
         let last_probe = monitor.found_at.map(|found| found.clock.to_string());
-        status::Primary { state, since, last_probe, reason, host: monitor.host.clone(), egress_address: None }
+        status::Primary { state, since, last_probe, reason, host: monitor.host.clone(), egress_address }
     }
 
     /// What a person should look at, a sentence each.

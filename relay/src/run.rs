@@ -22,12 +22,14 @@ use crate::{
     delivery::{Drain, Lately, encryption::EncryptionError, hop::Caller},
     metrics::Metrics,
     observe::{self, Observe},
+    poll::{self, News},
     primary::Primary,
     queue::{Queue, scheduler::Lane},
     retention::{self, Keeper},
     small_file::SmallFile,
     smtp::{
         certificates::{Certificates, Files},
+        clients::Clients,
         connection::{Door, Limits},
         listener::{self, Entrance, Hall},
         memory::Memory,
@@ -137,15 +139,16 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let certificates = Arc::new(Certificates::new(certificates)?);
     let caller = caller(&config, &listeners)?;
-    let (parts, door) = assemble(&config, certificates.clone(), caller, &data)?;
+    let pages = CancellationToken::new();
+    let (parts, door) = assemble(&config, certificates.clone(), caller, &data, pages.clone())?;
     let serving = Arc::new(AtomicBool::new(true));
     let tasks = TaskTracker::new();
-    let pages = CancellationToken::new();
     log_running(&config, &parts, &listeners)?;
     let Listeners { smtp, proxied, observe, console } = listeners;
     let observed = Observe { parts: parts.clone(), serving: serving.clone() };
     let observe_page = tokio::spawn(serve_pages(observe, observe::router(observed), pages.clone()));
     let console_page = tokio::spawn(serve_pages(console, admin::router(parts.clone(), token), pages.clone()));
+    tokio::spawn(poll::watch(parts.clone(), pages.clone()));
     let primary = parts.primary.clone();
     let (watching, probing) = (stop.clone(), primary.clone());
     tasks.spawn(async move { probing.watch(&watching).await });
@@ -182,6 +185,7 @@ fn assemble(
     certificates: Arc<Certificates>,
     caller: Caller,
     data: &Path,
+    pages: CancellationToken,
 ) -> Result<(Arc<Parts>, Door), RunError> {
     let document = &config.document;
     let metrics = Arc::new(Metrics::new()?);
@@ -195,7 +199,8 @@ fn assemble(
     spool.damages().0.iter().for_each(|damage| tracing::warn!("{damage}"));
     waiting.into_iter().for_each(|(id, flow)| queue.spooled(id, flow, Lane::Backlog));
     let primary = Arc::new(Primary::new(config, caller, queue.clone(), metrics.clone(), data));
-    let limits = limits(config);
+    primary.recount_outage(&spool);
+    let (limits, clients) = (limits(config), Arc::new(Clients::default()));
     let door = Door {
         terms: terms(config),
         limits,
@@ -207,6 +212,7 @@ fn assemble(
         certificates: certificates.clone(),
         memory: memory(config),
         promises: Promises::default(),
+        clients: clients.clone(),
         metrics: metrics.clone(),
     };
     let parts = Parts {
@@ -219,6 +225,8 @@ fn assemble(
         certificates,
         limits,
         metrics,
+        clients,
+        news: News::new(pages),
     };
     Ok((Arc::new(parts), door))
 }

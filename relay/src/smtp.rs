@@ -11,6 +11,7 @@ mod wire;
 pub mod memory;
 pub mod promises;
 pub mod places;
+pub mod clients;
 pub mod certificates;
 pub mod names;
 pub mod proxy;

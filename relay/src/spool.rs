@@ -28,6 +28,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     io,
+    ops::RangeInclusive,
     sync::{Arc, Weak, atomic::Ordering, mpsc},
     time::{Duration, Instant},
 };
@@ -172,6 +173,17 @@ impl Spool {
     /// Places of a message's recipients that wait.
     pub fn waiting(&self, id: MessageId) -> Vec<u32> {
         self.stands(id).map_or_else(Vec::new, |stands| stands.waiting)
+    }
+
+    /// The first message among these ids in which somebody waits. Passes over those that are held.
+    pub fn first_waiting(&self, ids: RangeInclusive<MessageId>) -> Option<MessageId> {
+        self.shared.state().index.first_waiting(ids)
+    }
+
+    /// Open messages that came from then on, in milliseconds since 1970: how many, and bytes of their content, with the least and the
+    /// greatest id. Looks at each: for the start.
+    pub fn came_since(&self, ms: i64) -> Option<(u64, u64, [MessageId; 2])> {
+        self.shared.state().index.from(MessageId::least_at_ms(ms))
     }
 
     /// How an open message stands; `None` if it is closed or was never here.

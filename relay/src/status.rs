@@ -10,10 +10,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     metrics::Metrics,
+    poll::News,
     primary::Primary,
     queue::Queue,
     smtp::{
         certificates::{Certificates, Described},
+        clients::Clients,
         connection::Limits,
     },
     spool::{Counts, Spool, field::HeldReason},
@@ -39,6 +41,10 @@ pub struct Parts {
     pub limits: Limits,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Who came.
+    pub clients: Arc<Clients>,
+    /// Who waits for a change of this document.
+    pub news: News,
 }
 
 impl Parts {
@@ -50,7 +56,7 @@ impl Parts {
             schema: SCHEMA,
             hostname: self.hostname.clone(),
             config_generation: self.config_generation,
-            revision: 0,
+            revision: self.news.revision(),
             started_at: self.started_at.to_string(),
             primary: self.primary.status(),
             queue: queue(counts),
@@ -64,9 +70,9 @@ impl Parts {
             account: self.spool.account(),
             sessions: self.metrics.sessions.get().try_into().unwrap_or_default(),
             config: Default::default(),
-            clients: Default::default(),
+            clients: self.clients.status(),
             cordoned: false,
-            outages: Vec::new(),
+            outages: self.primary.outages(),
             tls: self.certificates.described().into_iter().map(certificate).collect(),
             capabilities: self.primary.capabilities(self.limits.message_bytes_max),
             problems: self.problems(),
@@ -114,6 +120,7 @@ impl Parts {
         problems.extend(self.held());
         problems.extend(self.primary.problems());
         problems.extend(self.certificates.problems(Timestamp::now()));
+        problems.extend(self.clients.problem());
         let difference = self.spool.account().difference();
         if difference != 0 {
             problems.push(format!("The account is off by {difference} recipients; please report this defect."));

@@ -87,8 +87,9 @@ pub fn errors() -> &'static [&'static str] {
 pub fn is_worth_telling(call: &Call) -> bool {
     let Call { name, arguments, .. } = call;
     let is_comfort = matches!(&**name, "unlink" | "ftruncate") || arguments.contains(".footer");
-    // Small documents that are written anew a minute later, or when the primary is met again, and their folder.
-    let is_small = ["age-clock", "primary-offers", "/data>"].iter().any(|name| arguments.contains(name));
+    // Small documents that are written anew a minute later, or with the primary's next change, and their folder.
+    let is_small =
+        ["age-clock", "primary-offers", "outages.json", "/data>"].iter().any(|name| arguments.contains(name));
     let is_comfort = is_comfort || is_small;
     // Only to give room back is a segment opened for writing alone.
     !is_comfort && !arguments.contains("O_WRONLY") && !arguments.contains("\"/proc/")

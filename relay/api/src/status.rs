@@ -107,7 +107,7 @@ pub struct RefusedConfig {
     pub reason: String,
 }
 
-/// Who connects, since the start. The primary, and connections that say nothing (health checks), are left out.
+/// Who connects and says hello, since the start. The primary, and connections that say nothing (health checks), are left out.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Clients {
@@ -115,7 +115,7 @@ pub struct Clients {
     pub sessions: u64,
     /// Different addresses among them, counted up to [`CLIENT_ADDRESSES_MAX`].
     pub addresses: u64,
-    /// Set when many sessions came from this one address alone: a proxy or load balancer hides who connects.
+    /// Set when many sessions came from this one address (or IPv6 /64) alone: a proxy or load balancer hides who connects.
     pub only: Option<String>,
 }
 
@@ -125,7 +125,7 @@ pub const CLIENT_ADDRESSES_MAX: usize = 64;
 /// Outages that are remembered.
 pub const OUTAGES_MAX: usize = 5;
 
-/// A time in which the primary was away, from the first moment it counted as down until it counted as up again.
+/// A time in which the primary was away, from the first moment it counted as down until mail could go to it again. A maintenance is none.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outage {
@@ -137,7 +137,7 @@ pub struct Outage {
     pub messages: u64,
     /// Their content, in bytes.
     pub bytes: u64,
-    /// When the last of them was handed over; absent while one of them waits, or where none was taken.
+    /// When the last of them was handed over; absent while one of them waits, and where none was handed over. Who is held does not wait.
     pub last_delivered: Option<String>,
 }
 

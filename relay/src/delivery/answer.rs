@@ -1,5 +1,7 @@
 //! Replies of the primary: read strictly, bounded, kept for people. Whatever is odd counts as temporary. No I/O.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 /// One reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
@@ -62,6 +64,18 @@ impl Answer {
         self.code == 552 || self.code == 452 && matches!(self.enhanced(), None | Some((5, 3)))
     }
 
+    /// As an answer to EHLO: the address from which the server sees us come. Many greet us with it, in brackets behind their own name
+    /// (`mx1.example.org Hello mx2.example.org [203.0.113.9]`). Two different ones leave open which is meant.
+    pub fn seen_from(&self) -> Option<IpAddr> {
+        // RFC 5321 section 4.1.1.1: its own domain comes first, which may be an address, too.
+        let (_, greeting) = self.lines.first()?.split_once(' ')?;
+        let in_brackets = greeting.split('[').skip(1).filter_map(|rest| rest.split_once(']')).map(|(inside, _)| inside);
+        let mut addresses = in_brackets.filter_map(literal);
+        let first = addresses.next()?;
+        let is_clear = addresses.all(|other| other == first) && !first.is_unspecified() && !first.is_multicast();
+        is_clear.then_some(first)
+    }
+
     /// The reply as people read it, cut: it is kept for each recipient.
     pub fn words(&self) -> String {
         let words = format!("{} {}", self.code, self.lines.join(" "));
@@ -104,6 +118,17 @@ impl PartialAnswer {
     }
 }
 
+/// RFC 5321 section 4.1.3; some servers leave out the tag of IPv6.
+fn literal(text: &str) -> Option<IpAddr> {
+    const TAG: &str = "IPv6:";
+    let tagged = text.split_at_checked(TAG.len()).filter(|(tag, _)| tag.eq_ignore_ascii_case(TAG));
+    let address = match tagged {
+        Some((_, address)) => address.parse().ok().map(|address: Ipv6Addr| address.into()),
+        None => text.parse().ok(),
+    };
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
 fn digits(text: &str) -> Option<u16> {
     // `parse` alone would take a sign.
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
@@ -144,6 +169,41 @@ mod tests {
             &long,
         ] {
             assert_eq!(read(lines), Err(Odd), "{:?}", lines[0]);
+        }
+    }
+
+    #[test]
+    fn the_greeting_of_ehlo_tells_where_we_come_from_if_there_is_one_address_in_it() {
+        for (line, address) in [
+            ("mx1.example.org Hello mx2.example.org [203.0.113.9]", Some("203.0.113.9")), // Exim
+            ("mx1.example.org Hello mx2.example.org [203.0.113.9], pleased to meet you", Some("203.0.113.9")), // sendmail, OpenSMTPD
+            ("mx1.example.org Hello [203.0.113.9]", Some("203.0.113.9")), // Exchange
+            ("mx1.example.org Hello mx2.example.org [IPv6:2001:db8::9]", Some("2001:db8::9")),
+            ("mx1.example.org Hello mx2.example.org [ipv6:2001:db8::9]", Some("2001:db8::9")),
+            ("mx1.example.org Hello mx2.example.org [2001:db8::9]", Some("2001:db8::9")),
+            ("mx1.example.org Hello mx2.example.org [IPv6:::ffff:203.0.113.9]", Some("203.0.113.9")),
+            ("[192.0.2.1] Hello mx2.example.org [203.0.113.9]", Some("203.0.113.9")),
+            ("mx1.example.org Hello [203.0.113.9] ([203.0.113.9])", Some("203.0.113.9")),
+            ("mx1.example.org Hello [10.0.0.9] ([203.0.113.9])", None),
+            ("[192.0.2.1]", None),
+            ("mx1.example.org", None), // Postfix
+            ("mx1.example.org at your service, 203.0.113.9", None),
+            ("mx1.example.org Hello [0.0.0.0]", None),
+            ("mx1.example.org Hello [IPv6:::]", None),
+            ("mx1.example.org Hello [224.0.0.1]", None),
+            ("mx1.example.org Hello [203.0.113.9:4711]", None),
+            ("mx1.example.org Hello [203.0.113.009]", None),
+            ("mx1.example.org Hello [IPv6:203.0.113.9]", None),
+            ("mx1.example.org Hello [IPv6:fe80::1%eth0]", None),
+            ("mx1.example.org Hello [ 203.0.113.9 ]", None),
+            ("mx1.example.org Hello [203.0.113.9", None),
+            ("mx1.example.org Hello [[203.0.113.9]]", Some("203.0.113.9")),
+            ("mx1.example.org Hello [x] [203.0.113.9]", Some("203.0.113.9")),
+            ("", None),
+        ] {
+            let answer = read(&[&format!("250-{line}\r\n"), "250-Hello [198.51.100.1]\r\n", "250 SIZE 1000\r\n"]);
+            let expected = address.map(|text| text.parse().unwrap());
+            assert_eq!(answer.unwrap().unwrap().seen_from(), expected, "{line}");
         }
     }
 

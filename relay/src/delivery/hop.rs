@@ -48,6 +48,8 @@ pub struct Hop {
     pub name: String,
     /// Which of its addresses it is.
     pub address: IpAddr,
+    /// From which address it sees us come, if it says so.
+    pub seen_from: Option<IpAddr>,
     /// Protocol and cipher suite, in TLS.
     pub tls: Option<String>,
     /// Why it is in clear although it need not be, in words for a person.
@@ -245,6 +247,7 @@ impl Hop {
             is_used: false,
             name,
             address,
+            seen_from: None,
             tls: None,
             lapse: None,
             mails: 0,
@@ -256,6 +259,7 @@ impl Hop {
         let answer = self.wire.ask(format!("EHLO {hostname}\r\n").as_bytes(), limit).await?;
         if answer.is_positive() {
             self.extensions = Extensions::of(&answer);
+            self.seen_from = answer.seen_from();
             return Ok(());
         }
         if !answer.is_permanent() {

@@ -402,6 +402,11 @@ impl Drain {
     /// a crash repeats one message a connection at most.
     async fn record(&self, attempt: &Change) {
         let id = attempt.id;
+        let count = |wanted: Fate| attempt.fates.iter().filter(|(_, fate, _)| *fate == wanted).count();
+        let (delivered, deferred, held) = (count(Fate::Delivered), count(Fate::Deferred), count(Fate::Held));
+        if delivered > 0 {
+            self.primary.handed_over(id, attempt.at); // before: who looks may find at once that it waits no more
+        }
         let closed = loop {
             match self.spool.change(attempt.clone()).await {
                 Ok(closed) => break closed,
@@ -411,8 +416,6 @@ impl Drain {
                 }
             }
         };
-        let count = |wanted: Fate| attempt.fates.iter().filter(|(_, fate, _)| *fate == wanted).count();
-        let (delivered, deferred, held) = (count(Fate::Delivered), count(Fate::Deferred), count(Fate::Held));
         let reply = shown(attempt.fates.first().map_or("", |(_, _, words)| words));
         tracing::info!(%id, next_hop = attempt.by, delivered, deferred, held, reply, "attempt");
         self.metrics.delivered.inc_by(u64::from(closed));

@@ -2,10 +2,12 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Names one message in the 250 reply, in `Received:`, in every log line and in the API.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct MessageId(u128);
 
 /// Crockford's base 32 without I, L, O and U, so that an id survives being read aloud.
@@ -24,6 +26,11 @@ impl MessageId {
         (self.0 >> 80).cast_signed() as i64
     }
 
+    /// The least one that can have been made then or later.
+    pub fn least_at_ms(ms: i64) -> Self {
+        Self((ms.max(0).unsigned_abs() as u128) << 80)
+    }
+
     /// The bytes as the spool stores them.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
@@ -32,6 +39,20 @@ impl MessageId {
     /// The id that [`MessageId::to_bytes`] gave.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl From<MessageId> for String {
+    fn from(id: MessageId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for MessageId {
+    type Error = BadId;
+
+    fn try_from(text: String) -> Result<Self, BadId> {
+        text.parse()
     }
 }
 
@@ -98,6 +119,7 @@ mod tests {
             assert_eq!(id.to_string().len(), LENGTH);
             assert_eq!(id.to_string().parse::<MessageId>().unwrap(), id);
             assert_eq!(MessageId::from_bytes(id.to_bytes()), id);
+            assert_eq!(MessageId::try_from(String::from(id)).unwrap(), id);
         }
     }
 

@@ -26,7 +26,9 @@ impl Primary {
             let begun = Instant::now();
             let climbed = match self.settings.probe.depth {
                 Depth::Connect => self.caller.touch(host, self.patience()).await.map(|_| None),
-                Depth::Ehlo => self.caller.greeted(host, self.patience()).await.map(Some),
+                Depth::Ehlo => {
+                    self.caller.greeted(host, self.patience()).await.inspect(|hop| self.greeted_by(hop)).map(Some)
+                }
                 Depth::StartTls | Depth::Recipient => self.open(host, self.patience()).await.map(Some),
             };
             match climbed {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     certificates::Certificates,
+    clients::Clients,
     command::Command,
     memory::{Memory, Share, beyond_own},
     names::ClientName,
@@ -50,6 +51,8 @@ pub struct Door {
     pub memory: Arc<Memory>,
     /// For room on the volume.
     pub promises: Promises,
+    /// Who came.
+    pub clients: Arc<Clients>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -92,6 +95,8 @@ pub struct Visitor {
     pub said: Vec<u8>,
     /// Its place among all sessions.
     pub place: Place,
+    /// False for a proxy that speaks for itself.
+    pub is_client: bool,
 }
 
 /// Serves one client to its end. Content that is coming in when `stop` is called is still taken.
@@ -101,7 +106,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     door: &Door,
     stop: &CancellationToken,
 ) {
-    let Visitor { address: client, name, said, place } = visitor;
+    let Visitor { address: client, name, said, place, is_client } = visitor;
     let (message_bytes_max, parameters) = door.primary.offers(door.limits.message_bytes_max);
     let etrn = door.primary.has_address(client) || door.etrn.contain(client);
     let offer = Offer { message_bytes_max, parameters, tls: door.certificates.state(), etrn };
@@ -114,6 +119,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         client,
         name,
         place,
+        is_to_be_counted: is_client && !door.primary.has_address(client),
         door,
     };
     let greeting = connection.session.greeting();
@@ -155,6 +161,8 @@ pub(super) struct Connection<'a, S> {
     pub client: IpAddr,
     pub name: ClientName,
     place: Place,
+    /// It has not said hello yet, and is neither the primary nor a proxy's own look at us.
+    is_to_be_counted: bool,
     pub door: &'a Door,
 }
 
@@ -189,6 +197,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             };
             if !self.session.is_chunked() && !matches!(step, Step::Chunk(_)) {
                 self.partial = None; // RSET, or EHLO
+            }
+            if self.is_to_be_counted && self.session.has_said_hello() {
+                self.is_to_be_counted = false;
+                self.door.clients.count(self.client, Instant::now().into_std());
             }
             match self.take(step, stop).await? {
                 Said::Reply(reply) => self.say(&reply),
@@ -399,6 +411,7 @@ mod tests {
             certificates: Arc::new(Certificates::new(Vec::new()).unwrap()),
             memory: Memory::new(1 << 20, 10),
             promises: Promises::default(),
+            clients: Arc::default(),
             metrics,
         }
     }
@@ -410,7 +423,7 @@ mod tests {
     fn visitor(places: &Arc<Places>) -> Visitor {
         let address = "192.0.2.1".parse().unwrap();
         let place = places.admit(address, Instant::now().into_std()).unwrap();
-        Visitor { address, name: ClientName::none(), said: Vec::new(), place }
+        Visitor { address, name: ClientName::none(), said: Vec::new(), place, is_client: true }
     }
 
     /// Says all of it and then nothing more, and returns what is heard until the relay closes.

@@ -155,7 +155,8 @@ impl Hall {
         if matches!(guest, Guest::Client(_)) {
             self.door.primary.client_connected(client);
         }
-        connection::serve(stream, Visitor { address: client, name, said, place }, &self.door, stop).await;
+        let is_client = matches!(guest, Guest::Client(_));
+        connection::serve(stream, Visitor { address: client, name, said, place, is_client }, &self.door, stop).await;
         self.door.metrics.sessions.dec();
     }
 

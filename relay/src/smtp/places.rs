@@ -172,7 +172,7 @@ impl Drop for Place {
 }
 
 /// What counts as one client: an IPv6 customer has a /64 at least, and could use a new address each time.
-fn network(client: IpAddr) -> IpAddr {
+pub fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
         v4 => v4,

@@ -220,6 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             Ok(receipt) => {
                 self.door.metrics.accepted.inc();
                 arrival.log(content_bytes);
+                self.door.primary.kept_meanwhile(receipt.id(), content_bytes);
                 self.door.queue.spooled(receipt.id(), arrival.flow, Lane::New);
             }
             Err(reason) => tracing::error!(id = %arrival.id, client = %self.client, ?reason, "not kept"),

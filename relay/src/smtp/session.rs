@@ -184,6 +184,11 @@ impl<'a> Session<'a> {
         self.transaction.as_ref().map_or(0, |transaction| transaction.recipient_bytes) + asked
     }
 
+    /// Whether the client has named itself.
+    pub fn has_said_hello(&self) -> bool {
+        self.client.is_some()
+    }
+
     /// Whether a message has begun.
     pub fn is_in_transaction(&self) -> bool {
         self.transaction.is_some()

@@ -1,6 +1,10 @@
 //! What the spool knows in memory: where each open message stands, which recipients are open, and the account. No I/O.
 
-use std::{borrow::Cow, collections::BTreeMap, ops::Bound};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    ops::{Bound, RangeInclusive},
+};
 
 use backupmx_relay_api::status::Account;
 
@@ -293,6 +297,21 @@ impl Index {
         Counts { messages: self.entries.len() as u64, bytes: self.bytes, held: self.held, oldest_ms }
     }
 
+    /// The first message among these ids in which somebody waits.
+    pub fn first_waiting(&self, ids: RangeInclusive<MessageId>) -> Option<MessageId> {
+        self.entries.range(ids).find(|(_, entry)| !entry.is_held()).map(|(id, _)| *id)
+    }
+
+    /// Open messages from this id on: how many, and bytes of their content, with the least and the greatest id. Looks at each.
+    pub fn from(&self, id: MessageId) -> Option<(u64, u64, [MessageId; 2])> {
+        let mut behind = self.entries.range(id..);
+        let (first, entry) = behind.next()?;
+        let alone = (1, entry.content_bytes, [*first, *first]);
+        Some(behind.fold(alone, |(messages, bytes, _), (last, entry)| {
+            (messages + 1, bytes + entry.content_bytes, [*first, *last])
+        }))
+    }
+
     /// Bytes of content in files of their own.
     pub fn large_bytes(&self) -> u64 {
         self.large_bytes
@@ -401,6 +420,21 @@ mod tests {
         let (mut index, id) = (Index::default(), MessageId::new());
         index.accept(&arrival(id, recipients), 1000, HERE, false);
         (index, id)
+    }
+
+    #[test]
+    fn who_is_held_does_not_wait_and_what_came_before_is_not_counted() {
+        let (mut index, first) = with_message(1);
+        let (held, last) = (MessageId::new(), MessageId::new());
+        [held, last].iter().for_each(|id| index.accept(&arrival(*id, 1), 500, HERE, false));
+        index.settle(&hold(held, 0, HeldReason::Person, 1));
+        assert_eq!(index.first_waiting(first..=last), Some(first));
+        assert_eq!(index.first_waiting(held..=last), Some(last));
+        assert_eq!(index.first_waiting(held..=held), None);
+        assert_eq!(index.from(first), Some((3, 2000, [first, last])));
+        assert_eq!(index.from(held), Some((2, 1000, [held, last])));
+        assert_eq!(index.from(MessageId::new()), None);
+        assert_eq!(index.from(MessageId::least_at_ms(first.made_at_ms())), index.from(first));
     }
 
     #[test]
