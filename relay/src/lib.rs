@@ -21,6 +21,8 @@ pub mod admin;
 
 pub mod config;
 pub mod cli;
+pub mod running;
+pub mod reload;
 pub mod run;
 pub mod offline;
 
