@@ -3,7 +3,7 @@
 //! | what changed | the revision grows |
 //! |---|---|
 //! | a state: all that a person or the operator would act on | at once |
-//! | whether mail waits, and whether it leaves | at once, but at most every [`NUMBERS_INTERVAL`]: with mail coming and going it changes many times a second |
+//! | whether mail waits, and whether it leaves | at once; as numbers while it changes again and again, as it does with mail coming and going |
 //! | numbers | [`NUMBERS_INTERVAL`] after it last grew |
 //! | times that go on by themselves, and a little of the free room | never |
 
@@ -15,6 +15,9 @@ use backupmx_relay_api::status::{
 
 /// Often enough for people who watch numbers, seldom enough for all who are told of each change.
 pub const NUMBERS_INTERVAL: Duration = Duration::from_secs(2);
+/// For so long mail must have come and gone at most once for its next coming or going to be told at once. Three times the interval of
+/// numbers: then both together are told no more often than numbers alone, whatever the rhythm of the mail is.
+const CALM: Duration = Duration::from_secs(6);
 /// Free room is news once it has changed by this share of itself; on a volume that others use, too, it never stands still.
 const FREE_SHARE: u64 = 16;
 /// And by this at least: a segment of the log is made and removed as a whole.
@@ -25,6 +28,9 @@ const FREE_BYTES_MIN: u64 = 64 << 20;
 pub struct Revision {
     number: u64,
     told: Option<Told>,
+    flow: Option<Flow>,
+    /// When the flow changed: the last three times, oldest first.
+    moved_at: [Option<Instant>; 3],
 }
 
 /// What those know who know the revision.
@@ -33,8 +39,6 @@ struct Told {
     at: Instant,
     state: Status,
     flow: Flow,
-    /// When a change of the flow was told last.
-    flow_at: Option<Instant>,
     numbers: Status,
     free_bytes: u64,
 }
@@ -51,22 +55,21 @@ impl Revision {
     pub fn look(&mut self, status: &Status, now: Instant) -> u64 {
         let (state, flow, numbers) = (state(status), Flow::of(status), numbers(status));
         let free_bytes = status.spool.free_bytes;
-        let flow_at = match &self.told {
-            None => None,
-            Some(told) => {
-                let (flow_changed, is_over) = (flow != told.flow, |at| now.duration_since(at) >= NUMBERS_INTERVAL);
-                let numbers_changed = numbers != told.numbers || is_news(told.free_bytes, free_bytes);
-                let grows = state != told.state
-                    || flow_changed && told.flow_at.is_none_or(is_over)
-                    || numbers_changed && is_over(told.at);
-                if !grows {
-                    return self.number;
-                }
-                if flow_changed { Some(now) } else { told.flow_at }
-            }
-        };
-        self.number += 1;
-        self.told = Some(Told { at: now, state, flow, flow_at, numbers, free_bytes });
+        if self.flow.replace(flow).is_some_and(|before| before != flow) {
+            let [_, second, last] = self.moved_at;
+            self.moved_at = [second, last, Some(now)];
+        }
+        let grows = self.told.as_ref().is_none_or(|told| {
+            let is_calm = self.moved_at[0].is_none_or(|moved| now.duration_since(moved) >= CALM);
+            let is_time = now.duration_since(told.at) >= NUMBERS_INTERVAL;
+            state != told.state
+                || flow != told.flow && is_calm
+                || is_time && (numbers != told.numbers || is_news(told.free_bytes, free_bytes))
+        });
+        if grows {
+            self.number += 1;
+            self.told = Some(Told { at: now, state, flow, numbers, free_bytes });
+        }
         self.number
     }
 }
@@ -338,16 +341,19 @@ mod tests {
 
     #[test]
     fn mail_that_comes_and_goes_makes_it_grow_no_more_often() {
-        // Each look, each third, and so on: whatever the rhythm of the mail is.
         for rhythm in 2..=60 {
-            let times = growth(600 * SECOND, |status, look| {
-                let waits = u64::from(look % rhythm == 0);
-                status.queue.messages = waits;
-                status.drain.state = if waits > 0 { DrainState::Draining } else { DrainState::Idle };
-                status.account.accepted += waits;
-            });
-            assert!(times.len() <= 310, "every {rhythm} looks: {} times in 600 s", times.len());
-            assert_eq!(times[0], rhythm * LOOK, "the first one is told at once");
+            for stays in 1..rhythm {
+                let times = growth(600 * SECOND, |status, look| {
+                    let waits = look >= rhythm && look % rhythm < stays;
+                    status.queue.messages = u64::from(waits);
+                    status.drain.state = if waits { DrainState::Draining } else { DrainState::Idle };
+                    status.account.accepted += u64::from(look % rhythm == 0);
+                });
+                let said = format!("every {rhythm} looks for {stays}: {} times in 600 s", times.len());
+                assert!(times.len() <= 302, "{said}");
+                assert_eq!(times[0], rhythm * LOOK, "{said}: the first one is told at once");
+                assert_eq!(times[1], (rhythm + stays) * LOOK, "{said}: and that it went");
+            }
         }
     }
 
