@@ -33,7 +33,7 @@ fn bad_values_in_the_config_are_named() {
         ("primary: {probe: {failureThreshold: -1}}", "line 1"),
         ("primary: {delivery: {maxConnections: 0}}", "maxConnections"),
         ("whenPrimaryUp: Sometimes", "Sometimes"),
-        ("schema: 99", "schema"),
+        ("schema: 99\nwhenPrimaryUp: Sometimes", "Sometimes"),
         ("limits: [", "line"),
         ("just text", "line"),
     ];
@@ -78,6 +78,7 @@ fn help_teaches_every_flag() {
         "--domain",
         "--primary",
         "--hostname",
+        "--name",
         "--data",
         "--listen",
         "--observe",

@@ -28,7 +28,7 @@ use axum::{
 use backupmx_relay_api::{admin::BODY_BYTES_MAX, status::Status};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use self::auth::{TOKEN_FILE, token};
+pub use self::auth::{TOKEN_FILE, Token};
 use self::{
     calls::{CALLS, Call, Operation},
     problem::Problem,
@@ -57,7 +57,8 @@ impl Admin {
 }
 
 /// The calls. All of them ask for the token, also for what does not exist.
-pub fn router(parts: Arc<Parts>, token: String) -> Router {
+pub fn router(parts: Arc<Parts>) -> Router {
+    let token = parts.token.clone();
     let admin = Arc::new(Admin { parts, readers: Semaphore::new(READERS_MAX) });
     let add = |router: Router<Arc<Admin>>, call: &Call| router.route(call.path, handler(call));
     CALLS
@@ -71,7 +72,7 @@ pub fn router(parts: Arc<Parts>, token: String) -> Router {
         })
         .with_state(admin)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(Arc::<str>::from(token), auth::authenticate))
+        .layer(middleware::from_fn_with_state(token, auth::authenticate))
 }
 
 fn handler(call: &Call) -> MethodRouter<Arc<Admin>> {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use backupmx_relay_api::config::{Document, Host, WhenPrimaryUp};
+use backupmx_relay_api::config::{Host, WhenPrimaryUp};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
@@ -113,9 +113,10 @@ pub enum SpoolCommand {
 }
 
 /// Every flag is an environment variable too.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Flags {
-    /// Config document (YAML or JSON). --domain, --primary and --hostname go before what it says.
+    /// Config document (YAML or JSON). --domain, --primary and --hostname go before what it says. It is read again when it
+    /// changes; one that cannot be used changes nothing.
     #[arg(long, env = "BACKUPMX_CONFIG", value_name = "FILE", global = true, hide_env_values = true)]
     pub config: Option<PathBuf>,
     /// Domain to take mail for; *.example.org means all below it. Give it again for each domain.
@@ -134,6 +135,9 @@ pub struct Flags {
     /// Our own name, as in the MX record [default: this machine's name].
     #[arg(long, env = "BACKUPMX_HOSTNAME", value_name = "NAME", global = true, hide_env_values = true)]
     pub hostname: Option<String>,
+    /// What the key `cordoned` calls this relay [default: this machine's name].
+    #[arg(long, env = "BACKUPMX_NAME", value_name = "NAME", global = true, hide_env_values = true)]
+    pub name: Option<String>,
     /// What happens to mail that comes in while the primary answers [default: Queue].
     #[arg(long, env = "BACKUPMX_WHEN_PRIMARY_UP", value_name = "WHAT", global = true, hide_env_values = true)]
     pub when_primary_up: Option<WhenPrimaryUpFlag>,
@@ -209,7 +213,7 @@ pub struct Flags {
         hide_env_values = true
     )]
     pub console: SocketAddr,
-    /// File with the admin token; made at first start [default: admin-token in the data folder].
+    /// File with the admin token; made at first start, read again when it changes [default: admin-token in the data folder].
     #[arg(long, env = "BACKUPMX_ADMIN_TOKEN_FILE", value_name = "FILE", global = true, hide_env_values = true)]
     pub admin_token_file: Option<PathBuf>,
     /// How log lines look; they go to standard error.
@@ -252,9 +256,18 @@ pub enum WhenPrimaryUpFlag {
 }
 
 impl Flags {
-    /// The document of --config, or the default one, with what the flags say in its place; checked.
-    pub fn config(&self) -> Result<Config, ConfigError> {
-        let mut document = self.config.as_deref().map_or_else(|| Ok(Document::default()), config::read)?;
+    /// The document of --config, or the default one, with what the flags say in its place; checked. Also the keys in it that
+    /// a newer program wrote, which are ignored.
+    pub fn config(&self) -> Result<(Config, Vec<String>), ConfigError> {
+        let text = self.config.as_deref().map(config::read).transpose()?;
+        self.config_of(text.as_deref())
+    }
+
+    /// The same for what that file was found to hold.
+    pub fn config_of(&self, text: Option<&str>) -> Result<(Config, Vec<String>), ConfigError> {
+        let path = self.config.as_deref().unwrap_or(Path::new(""));
+        let (mut document, ignored_keys) =
+            text.map_or_else(|| Ok(Default::default()), |text| config::parse(text, path))?;
         if !self.domains.is_empty() {
             document.domains.clone_from(&self.domains);
         }
@@ -267,16 +280,18 @@ impl Flags {
         if let Some(hostname) = &self.hostname {
             document.hostname.clone_from(hostname);
         } else if document.hostname.is_empty() {
-            document.hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            document.hostname = machine();
         }
-        let config = config::check(document)?;
+        let name = self.name.clone().filter(|name| !name.is_empty()).unwrap_or_else(machine);
+        let mut config = config::check(document)?;
+        config.is_cordoned = config.document.cordoned.contains(&name);
         if !self.listen_proxy.is_empty() && config.proxies.is_empty() {
             return Err(ConfigError::Value {
                 key: "proxyProtocol.trusted",
                 reason: "is empty, so nobody could connect to --listen-proxy; list the proxies' networks".into(),
             });
         }
-        Ok(config)
+        Ok((config, ignored_keys))
     }
 
     /// Where clients connect by themselves.
@@ -306,6 +321,11 @@ impl Flags {
     pub fn token_path(&self) -> PathBuf {
         self.admin_token_file.clone().unwrap_or_else(|| Path::new(&self.data).join(crate::admin::TOKEN_FILE))
     }
+}
+
+/// Its name, which is a pod's own.
+fn machine() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// `mx1.example.org`, `mx1.example.org:25`, `192.0.2.1:25`, `[2001:db8::1]:25`.
@@ -351,12 +371,21 @@ mod tests {
     #[test]
     fn flags_go_before_the_document_and_the_machine_gives_the_name() {
         let flags = |arguments: &[&str]| Cli::parse_from([&["backupmx-relay"], arguments].concat()).flags.config();
-        let config = flags(&["--domain", "a.example,b.example", "--primary", "mx1"]).unwrap();
+        let (config, _) = flags(&["--domain", "a.example,b.example", "--primary", "mx1"]).unwrap();
         assert_eq!(config.document.domains, ["a.example", "b.example"]);
         assert!(!config.document.hostname.is_empty());
         assert!(flags(&["--domain", "a.example"]).is_err(), "no primary");
         let proxied = ["--domain", "a.example", "--primary", "mx1", "--listen-proxy", "[::]:2526"];
         assert!(flags(&proxied).unwrap_err().to_string().contains("proxyProtocol.trusted"));
+    }
+
+    #[test]
+    fn a_relay_is_cordoned_by_its_own_name() {
+        let document = "{domains: [a.example], primary: {hosts: [{host: mx1}]}, cordoned: [mx-0, mx-1]}";
+        for (arguments, is_cordoned) in [(&["--name", "mx-1"][..], true), (&["--name", "mx-2"], false), (&[], false)] {
+            let flags = Cli::parse_from([&["backupmx-relay"], arguments].concat()).flags;
+            assert_eq!(flags.config_of(Some(document)).unwrap().0.is_cordoned, is_cordoned, "{arguments:?}");
+        }
     }
 
     #[test]

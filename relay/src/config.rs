@@ -1,6 +1,13 @@
 //! The config document, read and checked once. Later code takes only the checked [`Config`] and never looks back.
 
-use std::{fmt::Display, fs::File, io::Read, path::Path};
+mod newer;
+
+use std::{
+    fmt::Display,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use backupmx_relay_api::{
     SCHEMA,
@@ -8,8 +15,11 @@ use backupmx_relay_api::{
     quantity::{Bytes, Span},
 };
 use jiff::Timestamp;
+use serde::Deserialize;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
+    foreign::shown,
     mail::address::{Address, is_address_literal, is_domain},
     policy::{client::Networks, recipient::Domains},
     primary::maintenance::Maintenance,
@@ -31,6 +41,8 @@ pub struct Config {
     pub maintenance: Maintenance,
     /// Whom a probe of depth `Recipient` asks for.
     pub probe_recipient: Address,
+    /// Whether `cordoned` names this relay; whoever knows its name says so (`cli.rs`).
+    pub is_cordoned: bool,
 }
 
 /// Why a document cannot be used. Each message names the key and the cure.
@@ -65,31 +77,63 @@ pub enum ConfigError {
 /// A config file is a page of text; what is larger is none.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Reads a document. YAML, of which JSON is a part.
-pub fn read(path: &Path) -> Result<Document, ConfigError> {
+/// Keys of a newer program that are told, each cut to a length that can be read.
+const IGNORED_KEYS_MAX: usize = 20;
+
+/// What the file holds. Which [`digest`] that has tells one content from another.
+pub fn read(path: &Path) -> Result<String, ConfigError> {
     let shown = path.display().to_string();
     let unreadable = |cause| ConfigError::Unreadable { path: shown.clone(), cause };
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     // Not by the length that the system states: a device or a pipe has none.
-    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)).map_err(unreadable)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
+    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
         let cause = format!("larger than {FILE_BYTES_MAX} bytes, so it is no config document");
         return Err(ConfigError::Shape { path: shown, cause });
     }
-    let shape = |cause: serde_saphyr::Error| {
-        let cause = cause.to_string();
-        ConfigError::Shape { path: shown, cause: cause.strip_prefix("error: ").unwrap_or(&cause).to_owned() }
+    String::from_utf8(bytes).map_err(|_| unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8 text")))
+}
+
+/// By which a content is known in status and log: XXH3, 128 bits, in 32 hex digits.
+pub fn digest(text: &str) -> String {
+    format!("{:032x}", xxh3_128(text.as_bytes()))
+}
+
+/// A document, and the keys in it that a newer program wrote and this one does not know. YAML, of which JSON is a part.
+///
+/// In a document of our own time an unknown key is a mistake, and an error. `path` is for messages.
+pub fn parse(text: &str, path: &Path) -> Result<(Document, Vec<String>), ConfigError> {
+    let strictly = match serde_saphyr::from_str(text) {
+        Ok(document) => return Ok((document, Vec::new())),
+        Err(cause) => shape(path, &cause),
     };
-    serde_saphyr::from_str(&text).map_err(shape)
+    /// Of a document nothing else is looked at until this is known.
+    #[derive(Deserialize)]
+    struct Age {
+        schema: u32,
+    }
+    if !serde_saphyr::from_str(text).is_ok_and(|Age { schema }| schema > SCHEMA) {
+        return Err(strictly);
+    }
+    let mut value = serde_saphyr::from_str(text).map_err(|cause| shape(path, &cause))?;
+    let ignored = newer::take_out_unknown(&mut value);
+    let cause = |cause: serde_json::Error| ConfigError::Shape { path: shown_path(path), cause: cause.to_string() };
+    let document = serde_json::from_value(value).map_err(cause)?;
+    let told = ignored.into_iter().take(IGNORED_KEYS_MAX).map(shown);
+    Ok((document, told.collect()))
+}
+
+fn shape(path: &Path, cause: &serde_saphyr::Error) -> ConfigError {
+    let cause = cause.to_string();
+    ConfigError::Shape { path: shown_path(path), cause: cause.strip_prefix("error: ").unwrap_or(&cause).to_owned() }
+}
+
+fn shown_path(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// Checks every value.
 pub fn check(document: Document) -> Result<Config, ConfigError> {
-    if document.schema > SCHEMA {
-        let reason =
-            format!("is {}, and this program knows documents up to {SCHEMA}; use a newer program", document.schema);
-        return Err(ConfigError::Value { key: "schema", reason });
-    }
     check_names(&document)?;
     check_probe(&document)?;
     check_delivery(&document)?;
@@ -109,7 +153,7 @@ pub fn check(document: Document) -> Result<Config, ConfigError> {
         reason: format!("{name:?} is no domain; write example.org, or *.example.org for all below it"),
     })?;
     let probe_recipient = probe_recipient(&document)?;
-    Ok(Config { document, domains, proxies, etrn, maintenance, probe_recipient })
+    Ok(Config { document, domains, proxies, etrn, maintenance, probe_recipient, is_cordoned: false })
 }
 
 fn check_names(document: &Document) -> Result<(), ConfigError> {
@@ -288,7 +332,6 @@ primary:
             ("[{host: mx1.example.org}]", "[]", "primary.hosts"),
             ("[{host: mx1.example.org}]", "[{host: 'mx1 x'}]", "primary.hosts"),
             ("{host: mx1.example.org}", "{host: mx1.example.org, port: 0}", "primary.hosts"),
-            ("primary:", "schema: 2\nprimary:", "schema"),
             ("primary:", "limits: {recipients: 99}\nprimary:", "limits.recipients"),
             ("primary:", "limits: {messageSize: 1Ki}\nprimary:", "limits.messageSize"),
             ("primary:", "limits: {connections: 20000}\nprimary:", "limits.memory"),
@@ -322,5 +365,32 @@ primary:
         let refused = checked(&GOOD.replace("hostname", "hostnaem")).unwrap_err().to_string();
         assert!(refused.contains("hostnaem"), "{refused}");
         assert!(refused.contains("line 3") && refused.contains("column 1"), "{refused}");
+    }
+
+    #[test]
+    fn a_key_of_a_newer_program_is_ignored_and_named_and_a_mistake_in_ours_is_not() {
+        let parsed = |text: &str| parse(text, Path::new("relay.yaml"));
+        let newer =
+            format!("schema: 2\nblessed: true\nlimits: {{messageSize: 1Mi, mood: {{good: 1}}}}\n{}", &GOOD[1..]);
+        let newer = newer.replace("[{host: mx1.example.org}]", "[{host: mx1.example.org, priority: 1}]");
+        let (document, ignored) = parsed(&newer).unwrap();
+        assert_eq!(ignored, ["blessed", "limits.mood", "primary.hosts[0].priority"]);
+        assert_eq!((document.limits.message_size, document.schema), (Bytes(1 << 20), 2));
+        assert_eq!(check(document).unwrap().document.primary.hosts[0].host, "mx1.example.org");
+        let ours = parsed(&newer.replace("schema: 2", "schema: 1")).unwrap_err().to_string();
+        assert!(ours.contains("blessed") && ours.contains("line 2"), "{ours}");
+        assert!(
+            parsed(&format!("{newer}whenPrimaryUp: Sometimes\n")).is_err(),
+            "a value that is not known cannot be obeyed"
+        );
+        assert_eq!(parsed(GOOD).unwrap().1, [""; 0]);
+        let many: String = (0..100).map(|number| format!("new{number}: 1\n")).collect();
+        assert_eq!(parsed(&format!("schema: 2\n{many}{GOOD}")).unwrap().1.len(), IGNORED_KEYS_MAX);
+    }
+
+    #[test]
+    fn a_content_is_known_by_its_digest() {
+        assert_eq!(digest(""), "99aa06d3014798d86001c324468d497f"); // XXH3 of nothing, as its authors print it
+        assert_ne!(digest(GOOD), digest(&GOOD[1..]));
     }
 }

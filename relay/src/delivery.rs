@@ -40,6 +40,7 @@ use crate::{
     metrics::Metrics,
     primary::{Primary, monitor::Finding},
     queue::{Doing, Place, Queue},
+    running::Running,
     spool::Spool,
 };
 
@@ -62,10 +63,8 @@ pub struct Drain {
     pub primary: Arc<Primary>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Until a connection is closed and another one opened.
-    pub messages_per_connection_max: usize,
-    /// Recipients of one transaction.
-    pub recipients_max: usize,
+    /// How it is to be done.
+    pub running: Arc<Running>,
     /// What has happened lately.
     pub lately: Lately,
 }
@@ -131,7 +130,7 @@ impl Drain {
         let is_alone = |place: &Place| {
             if cause.turns_away() || cause.is_permanent() { place.turned_away(now) } else { place.not_made(now) }
         };
-        if !place.is_none_or(is_alone) {
+        if !place.is_none_or(is_alone) || !self.primary.is_named(cause.name()) {
             return;
         }
         let reason = cause.to_string();
@@ -149,7 +148,7 @@ impl Drain {
     async fn hand_over(&self, mut hop: Hop, place: &mut Place, stop: &CancellationToken) {
         // A connection from before an outage may be dead without a word: it is not used again.
         let returns = self.primary.returns();
-        for _ in 0..hop.messages_max(self.messages_per_connection_max) {
+        for _ in 0..hop.messages_max(self.running.delivery().max_messages_per_connection as usize) {
             if !place.stays() || !hop.takes_another_mail() {
                 break;
             }

@@ -19,6 +19,8 @@ pub mod admin;
 
 pub mod config;
 pub mod cli;
+pub mod running;
+pub mod reload;
 pub mod run;
 pub mod offline;
 

@@ -7,11 +7,12 @@ use std::{
 };
 
 use backupmx_relay::{
-    admin,
+    admin::Token,
     cli::{Cli, Command, Flags, LogFormat},
     config::{Config, ConfigError},
     delivery::encryption::Encryption,
     offline,
+    reload::{Source, Unusable},
     run::{self, Addresses, Listeners, RunError},
     smtp::certificates::{self, CertificateError},
     spool::folder::{self, FolderError},
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     let Cli { command, flags } = Cli::parse(); // wrong usage ends here, with code 2
     let done = match &command {
         Some(Command::CheckConfig) => check(&flags).map(|words| println!("{words}")),
-        Some(Command::PrintConfig) => flags.config().map_err(Failure::from).and_then(|config| print(&config)),
+        Some(Command::PrintConfig) => flags.config().map_err(Failure::from).and_then(|(config, _)| print(&config)),
         Some(Command::Spool(command)) => match offline::run(command, &flags.data) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE, // what is damaged was told
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("configuration: {0}")]
-    Config(#[from] ConfigError),
+    Config(#[from] Unusable),
     #[error("certificate: {0}")]
     Certificate(#[from] CertificateError),
     #[error("data folder {path}: {source}")]
@@ -68,7 +69,7 @@ enum Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Certificate(_) | Self::Run(RunError::Encryption(_)) => 2,
+            Self::Config(_) | Self::Certificate(_) => 2,
             Self::Folder { .. } | Self::Token { .. } | Self::Run(RunError::Spool(_)) => 3,
             Self::Offline(cause) => cause.code(),
             Self::Print(_) | Self::Run(_) | Self::Runtime(_) => 1,
@@ -76,11 +77,20 @@ impl Failure {
     }
 }
 
+impl From<ConfigError> for Failure {
+    fn from(cause: ConfigError) -> Self {
+        Self::Config(cause.into())
+    }
+}
+
 /// What would be run, in words.
 fn check(flags: &Flags) -> Result<String, Failure> {
-    let config = flags.config()?;
+    let (config, ignored_keys) = flags.config()?;
     let mut words = checked(&config);
-    Encryption::new(&config.document.primary.tls).map_err(RunError::from)?;
+    Encryption::new(&config.document.primary.tls).map_err(Unusable::from)?;
+    if !ignored_keys.is_empty() {
+        words += &format!("\nkeys of a newer program are ignored: {}", ignored_keys.join(", "));
+    }
     for files in flags.certificates()? {
         let described = certificates::check(&files)?;
         words += &format!("\ncertificate is good: {} until {}", described.name, described.not_after);
@@ -105,13 +115,14 @@ fn print(config: &Config) -> Result<(), Failure> {
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
-    let (config, certificates) = (flags.config()?, flags.certificates()?);
     start_log(flags);
+    let (start, certificates) = (Source::new(flags.clone(), &flags.data).start()?, flags.certificates()?);
     let unusable = |source| Failure::Folder { path: flags.data.display().to_string(), source };
     let _lock = folder::take(&flags.data).map_err(unusable)?;
     let data = fs::canonicalize(&flags.data).map_err(|cause| unusable(cause.into()))?;
     let path = flags.token_path();
-    let token = admin::token(&path).map_err(|source| Failure::Token { path: path.display().to_string(), source })?;
+    let token =
+        Token::of(path.clone()).map_err(|source| Failure::Token { path: path.display().to_string(), source })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
     raise_file_limit();
     let ended = runtime.block_on(async {
@@ -120,7 +131,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         let listeners = Listeners::bind(&addresses).await?;
         let stop = CancellationToken::new();
         stop_on_signal(&stop)?;
-        Ok(run::run(config, certificates, data, token, listeners, stop).await?)
+        Ok(run::run(start, certificates, data, token, listeners, stop).await?)
     });
     // A name look-up that hangs must not hold up the end.
     runtime.shutdown_background();

@@ -24,6 +24,12 @@ pub struct Metrics {
     pub quarantined: IntCounter,
     /// Open sessions.
     pub sessions: IntGauge,
+    /// Of the config document that runs.
+    pub config_generation: IntGauge,
+    /// Contents of that document that could not be used.
+    pub config_rejected: IntCounter,
+    /// Keys in it that are not known.
+    pub config_ignored_keys: IntGauge,
     /// 1 while the primary answers.
     pub primary_up: IntGauge,
     /// How long probes took.
@@ -82,6 +88,18 @@ impl Metrics {
                 ),
             )?,
             sessions: register(&registry, IntGauge::new(metric::SESSIONS, "Open SMTP sessions"))?,
+            config_generation: register(
+                &registry,
+                IntGauge::new(metric::CONFIG_GENERATION, "Generation of the config document that runs"),
+            )?,
+            config_rejected: register(
+                &registry,
+                IntCounter::new(metric::CONFIG_REJECTED_TOTAL, "Contents of the config document that cannot be used"),
+            )?,
+            config_ignored_keys: register(
+                &registry,
+                IntGauge::new(metric::CONFIG_IGNORED_KEYS, "Keys of a newer program in the config document"),
+            )?,
             primary_up: register(&registry, IntGauge::new(metric::PRIMARY_UP, "1 while the primary answers"))?,
             probe_seconds: register(
                 &registry,

@@ -13,6 +13,7 @@ use axum::{
     routing::get,
 };
 use backupmx_relay_api::{path, status::Status};
+use tokio::sync::watch;
 
 use crate::status::Parts;
 
@@ -23,6 +24,8 @@ pub struct Observe {
     pub parts: Arc<Parts>,
     /// Whether SMTP is served: from the start until we stop.
     pub serving: Arc<AtomicBool>,
+    /// Whether no more mail is taken.
+    pub cordoned: watch::Receiver<bool>,
 }
 
 /// The pages.
@@ -48,9 +51,9 @@ async fn status(State(observe): State<Observe>) -> Json<Status> {
 
 /// A full disk or a dead primary is no reason to take us out of service: then we answer 452, or do our job.
 async fn ready(State(observe): State<Observe>) -> (StatusCode, &'static str) {
-    if observe.serving.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not serving SMTP\n")
+    match (observe.serving.load(Ordering::Relaxed), *observe.cordoned.borrow()) {
+        (true, false) => (StatusCode::OK, "ok\n"),
+        (true, true) => (StatusCode::SERVICE_UNAVAILABLE, "cordoned\n"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "not serving SMTP\n"),
     }
 }

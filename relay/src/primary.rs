@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::{ArcSwap, Guard};
 use backupmx_relay_api::{
     config::{self, Depth, Host},
     status::{self, PrimaryState},
@@ -39,6 +40,7 @@ use crate::{
     config::{Config, postmaster_domain},
     delivery::{
         breaker::{Breaker, Sign},
+        encryption::Encryption,
         hop::{Caller, Hop, OpenError, Patience},
         resolve,
     },
@@ -58,8 +60,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is known of the primary, and the way to find out more.
 pub struct Primary {
-    settings: Settings,
-    caller: Caller,
+    settings: ArcSwap<Settings>,
     monitor: Mutex<Monitor>,
     breaker: Mutex<Breaker>,
     hold: Arc<Mutex<Hold>>,
@@ -74,12 +75,15 @@ pub struct Primary {
     returns: watch::Sender<u64>,
     /// The probing task should look at its plans again.
     replan: Notify,
+    /// The hosts are others now: a probe that is under way tells nothing any more.
+    moved: Notify,
     queue: Arc<Queue>,
     metrics: Arc<Metrics>,
 }
 
 /// What the configuration says of it.
 struct Settings {
+    caller: Caller,
     hosts: Vec<Host>,
     probe: config::Probe,
     probe_recipient: Address,
@@ -108,11 +112,11 @@ impl Primary {
             SmallFile::new(data, OFFERS_FILE, "what the primary offers"),
             SmallFile::new(data, HOLD_FILE, "who holds the drain"),
         );
-        let mirror = Mirror::new(primary.hosts.iter().map(name).collect(), offers_file.read().unwrap_or_default());
+        let settings = Settings::of(config, caller);
+        let mirror = Mirror::new(settings.names(), offers_file.read().unwrap_or_default());
         let ordered: Option<Option<Order>> = hold_file.read();
         Self {
-            settings: Settings::of(config),
-            caller,
+            settings: ArcSwap::from_pointee(settings),
             monitor: Mutex::new(Monitor::new(primary.probe.clone(), Timestamp::now())),
             breaker: Mutex::new(Breaker::new(primary.breaker.clone())),
             hold: Arc::new(Mutex::new(Hold::new(ordered.flatten(), primary.delivery.hold, Timestamp::now()))),
@@ -123,9 +127,57 @@ impl Primary {
             alarms: Mutex::default(),
             returns: watch::Sender::new(0),
             replan: Notify::new(),
+            moved: Notify::new(),
             queue,
             metrics,
         }
+    }
+
+    /// From now on it is as this configuration says. What is known of hosts that are named no longer is forgotten, new ones
+    /// are looked at at once, and what is under way to one that is gone comes to its end. True if it is another primary
+    /// now, of which nothing is known.
+    pub fn reconfigure(&self, config: &Config, encryption: Arc<Encryption>) -> bool {
+        let (config::Primary { probe, delivery, breaker, .. }, now) = (&config.document.primary, Moment::now());
+        let old = self.settings.load_full();
+        let caller = old.caller.reconfigured(config.document.hostname.clone(), encryption);
+        let new = Settings::of(config, caller);
+        let (before, names) = (old.names(), new.names());
+        let mut monitor = lock(&self.monitor);
+        let is_other = !monitor.holds_for(&names, &before);
+        // Whoever sees the new hosts must not see what is known of the old ones.
+        self.settings.store(Arc::new(new));
+        if is_other {
+            if !monitor.takes_mail() {
+                // What hangs on a connection to a host that was away goes to the new one, unless it may be delivered.
+                self.returns.send_modify(|returns| *returns += 1);
+            }
+            *monitor = Monitor::new(probe.clone(), now.clock);
+        }
+        monitor.reconfigure(probe.clone());
+        if names != before {
+            monitor.probe_at_once();
+        }
+        drop(monitor);
+        if names != before {
+            self.moved.notify_waiters();
+        }
+        if is_other {
+            self.metrics.primary_up.set(0);
+            *lock(&self.breaker) = Breaker::new(breaker.clone());
+            lock(&self.hold).forget_primary();
+        }
+        lock(&self.breaker).reconfigure(breaker.clone(), now.at);
+        lock(&self.hold).configure(delivery.hold, now.clock);
+        lock(&self.alarms).retain(|host, _| names.contains(host));
+        if lock(&self.mirror).reconfigure(names) {
+            self.keep_offers();
+        }
+        self.replan.notify_one();
+        is_other
+    }
+
+    fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
     }
 
     /// Probes until `stop`.
@@ -140,6 +192,7 @@ impl Primary {
                 () = sleep_until((now + LOOK_AGAIN).into()), if next > now + LOOK_AGAIN => {}
                 () = sleep_until(next.into()) => tokio::select! {
                     () = stop.cancelled() => return,
+                    () = self.moved.notified() => {}
                     () = self.probe_once() => {}
                 },
             }
@@ -150,14 +203,15 @@ impl Primary {
         let now = Moment::now();
         let is_wanted = !matches!(self.hindrance(now), Some(Hindrance::Maintenance | Hindrance::Hold(_)));
         let monitor = lock(&self.monitor);
-        let is_first = monitor.host.as_ref().is_none_or(|host| *host == name(&self.settings.hosts[0]));
+        let is_first = monitor.host.as_ref().is_none_or(|host| *host == name(&self.settings().hosts[0]));
         monitor.next_probe(is_wanted && self.queue.waiting() > 0, is_first, now.at)
     }
 
     async fn probe_once(&self) {
         let begun = Moment::now();
         lock(&self.monitor).probing();
-        let Look { finding, error } = self.look().await;
+        let settings = self.settings.load_full();
+        let Look { finding, error } = self.look(&settings).await;
         self.metrics.probe_seconds.observe(begun.at.elapsed().as_secs_f64());
         match &error {
             // Our own deliveries take all the places that there are.
@@ -166,18 +220,21 @@ impl Primary {
             }
             Some(cause) if cause.is_permanent() => self.sign(Sign::Greeting, &self.postmaster(), &cause.to_string()),
             Some(_) => {}
-            None if self.settings.probe.depth == Depth::Connect => {}
+            None if settings.probe.depth == Depth::Connect => {}
             None => lock(&self.breaker).greeted(Instant::now()),
         }
-        self.found(finding, begun);
+        self.found(finding, begun, &settings);
     }
 
     /// Opens a connection, and remembers what was met.
     pub async fn open(&self, host: &Host, patience: Patience) -> Result<Hop, OpenError> {
-        let named = name(host);
+        let (named, settings) = (name(host), self.settings.load_full());
         let expects_starttls =
-            lock(&self.mirror).expects_starttls(&named, self.settings.remember_starttls, Timestamp::now());
-        let opened = self.caller.open(host, patience, expects_starttls).await;
+            lock(&self.mirror).expects_starttls(&named, settings.remember_starttls, Timestamp::now());
+        let opened = settings.caller.open(host, patience, expects_starttls).await;
+        if !self.is_named(&named) {
+            return opened; // nothing is remembered of it
+        }
         let mut alarms = lock(&self.alarms);
         match &opened {
             Ok(Hop { lapse: Some(lapse), .. }) => {
@@ -201,7 +258,7 @@ impl Primary {
 
     /// What a person has to mend.
     fn note(&self, host: &Host, cause: &OpenError) {
-        if matches!(cause, OpenError::Ourselves { .. }) {
+        if matches!(cause, OpenError::Ourselves { .. }) && self.is_named(cause.name()) {
             lock(&self.alarms).insert(name(host), format!("Nothing is handed over: {cause}; correct primary.hosts."));
         }
     }
@@ -210,6 +267,10 @@ impl Primary {
         if !lock(&self.mirror).note(&hop.name, hop.address, &hop.extensions, hop.offers_starttls(), Timestamp::now()) {
             return;
         }
+        self.keep_offers();
+    }
+
+    fn keep_offers(&self) {
         let (file, mirror) = (self.offers_file.clone(), self.mirror.clone());
         self.writes.spawn_blocking(move || file.write_or_log(|| lock(&mirror).document()));
     }
@@ -244,7 +305,7 @@ impl Primary {
 
     /// Takes in what a delivery found.
     pub fn delivery_found(&self, finding: Finding) {
-        self.found(finding, Moment::now());
+        self.found(finding, Moment::now(), &self.settings.load_full());
         self.replan.notify_one();
     }
 
@@ -257,13 +318,17 @@ impl Primary {
         }
     }
 
-    fn found(&self, finding: Finding, begun: Moment) {
+    /// `by`: the settings by which it was found. Of other hosts it tells nothing.
+    fn found(&self, finding: Finding, begun: Moment, by: &Settings) {
         let (change, reason, takes_mail) = {
             let mut monitor = lock(&self.monitor);
+            if by.names() != self.settings().names() {
+                return;
+            }
             let change = monitor.found(finding, chance::spread(), begun);
             (change, shown(&monitor.reason), monitor.takes_mail())
         };
-        let is_alarming = !self.settings.maintenance.is_at(begun.clock);
+        let is_alarming = !self.settings().maintenance.is_at(begun.clock);
         match change.state {
             Some(PrimaryState::Up) => tracing::info!(reason, waiting = self.queue.waiting(), "primary is up"),
             Some(state) if is_alarming => {
@@ -284,14 +349,9 @@ impl Primary {
         self.metrics.primary_up.set(i64::from(takes_mail));
     }
 
-    /// What the configuration bounds for the connect and each reply of a probe.
-    fn patience(&self) -> Patience {
-        Patience { connect: self.settings.probe.connect_timeout.0, reply: self.settings.probe.timeout.0 }
-    }
-
     /// For the TCP connect of a delivery.
     pub fn connect_timeout(&self) -> Duration {
-        self.settings.probe.connect_timeout.0
+        self.settings().probe.connect_timeout.0
     }
 
     /// Whether mail can go.
@@ -300,7 +360,7 @@ impl Primary {
     }
 
     fn hindrance(&self, now: Moment) -> Option<Hindrance> {
-        if self.settings.maintenance.is_at(now.clock) {
+        if self.settings().maintenance.is_at(now.clock) {
             return Some(Hindrance::Maintenance);
         }
         if let Some(hold) = lock(&self.hold).by(now.at) {
@@ -322,7 +382,7 @@ impl Primary {
         let monitor = lock(&self.monitor);
         let named = |host: &&Host| monitor.host.as_ref().is_some_and(|answered| *answered == name(host));
         // The configuration names one host at least (config.rs).
-        let hosts = &self.settings.hosts;
+        let hosts = &self.settings().hosts;
         hosts.iter().find(named).unwrap_or(&hosts[0]).clone()
     }
 
@@ -331,10 +391,15 @@ impl Primary {
         name(&self.host()) == named
     }
 
+    /// Whether the configuration names this one (`host:port`).
+    pub fn is_named(&self, named: &str) -> bool {
+        self.settings().hosts.iter().any(|host| name(host) == named)
+    }
+
     /// Whether this is an address of the primary, as far as it is known.
     pub fn has_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.settings.addresses.contains(&address) || lock(&self.mirror).knows(address)
+        self.settings().addresses.contains(&address) || lock(&self.mirror).knows(address)
     }
 
     /// What senders may be offered: the longest message, at most `message_bytes_max`, and parameters.
@@ -355,7 +420,7 @@ impl Primary {
         let monitor = lock(&self.monitor);
         let (state, since, reason) = match hindrance {
             Some(Hindrance::Maintenance) => {
-                (PrimaryState::Maintenance, monitor.since.to_string(), self.settings.maintenance.words())
+                (PrimaryState::Maintenance, monitor.since.to_string(), self.settings().maintenance.words())
             }
             Some(Hindrance::Hold(status::Hold { since, by, reason })) => {
                 (PrimaryState::Held, since, format!("held by {by}: {reason}"))
@@ -372,7 +437,7 @@ impl Primary {
     /// What a person should look at, a sentence each.
     pub fn problems(&self) -> Vec<String> {
         let mut problems: Vec<_> = lock(&self.alarms).values().map(shown).collect();
-        problems.extend(self.caller.problem().map(shown));
+        problems.extend(self.settings().caller.problem().map(shown));
         if self.loops_back() {
             problems.push(
                 "PrimaryLoopsBack: the primary sends mail back that it got from here, and hears 451; nothing more is handed over for an hour. Mend its route for this domain, then resume the drain.".into(),
@@ -390,10 +455,11 @@ impl Primary {
 }
 
 impl Settings {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, caller: Caller) -> Self {
         let primary = &config.document.primary;
         let literals = primary.hosts.iter().filter_map(|host| resolve::literal(&host.host));
         Self {
+            caller,
             hosts: primary.hosts.clone(),
             probe: primary.probe.clone(),
             probe_recipient: config.probe_recipient.clone(),
@@ -403,6 +469,16 @@ impl Settings {
             second_look_after: primary.breaker.second_look_after.0,
             addresses: literals.map(|address| address.to_canonical()).collect(),
         }
+    }
+
+    /// `host:port` of each host.
+    fn names(&self) -> Vec<String> {
+        self.hosts.iter().map(name).collect()
+    }
+
+    /// What the configuration bounds for the connect and each reply of a probe.
+    fn patience(&self) -> Patience {
+        Patience { connect: self.probe.connect_timeout.0, reply: self.probe.timeout.0 }
     }
 }
 

@@ -53,9 +53,8 @@ struct Core {
 impl Queue {
     /// Empty, with the configured intervals and bounds.
     pub fn new(delivery: &Delivery) -> Self {
-        let backoff = Backoff { first: delivery.retry_interval.0, longest: delivery.retry_interval_max.0 };
         let places_max = delivery.max_connections as usize;
-        let scheduler = Scheduler::new(backoff, delivery.order);
+        let scheduler = Scheduler::new(backoff(delivery), delivery.order);
         let pace = Pace::new(places_max, delivery.remember_limit.0);
         let core = Core {
             scheduler,
@@ -66,6 +65,24 @@ impl Queue {
             no_connect_before: None,
         };
         Self { core: Mutex::new(core), changed: Notify::new() }
+    }
+
+    /// Other intervals and bounds from now on. Connections beyond them end after their message.
+    /// `is_other_primary`: then what the pace found out of the one before is forgotten.
+    pub fn reconfigure(&self, delivery: &Delivery, is_other_primary: bool) {
+        let (connections_max, remember_limit) = (delivery.max_connections as usize, delivery.remember_limit.0);
+        {
+            let mut core = self.core();
+            core.scheduler.reconfigure(backoff(delivery), delivery.order);
+            core.places_max = connections_max;
+            if is_other_primary {
+                core.pace = Pace::new(connections_max, remember_limit);
+                core.no_connect_before = None;
+            } else {
+                core.pace.reconfigure(connections_max, remember_limit);
+            }
+        }
+        self.wake();
     }
 
     /// A message is ours and due. `flow`: whose it is. `lane`: [`Lane::Backlog`] if it was found at start.
@@ -221,6 +238,10 @@ impl Queue {
     fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn backoff(delivery: &Delivery) -> Backoff {
+    Backoff { first: delivery.retry_interval.0, longest: delivery.retry_interval_max.0 }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     mail::id::MessageId,
     queue::{Queue, age::AgeClock},
+    running::Running,
     small_file::SmallFile,
     spool::{
         Spool, Stands,
@@ -40,27 +41,29 @@ pub struct Keeper {
     /// What waits.
     pub queue: Arc<Queue>,
     /// How long mail is kept.
-    pub retention: config::Retention,
+    pub running: Arc<Running>,
     clock: Mutex<AgeClock>,
     file: SmallFile,
 }
 
 impl Keeper {
     /// Goes on by the clock in `file`.
-    pub fn new(spool: Spool, queue: Arc<Queue>, retention: config::Retention, file: SmallFile) -> Self {
+    pub fn new(spool: Spool, queue: Arc<Queue>, running: Arc<Running>, file: SmallFile) -> Self {
         let clock = Mutex::new(AgeClock::new(file.read(), Timestamp::now()));
-        Self { spool, queue, retention, clock, file }
+        Self { spool, queue, running, clock, file }
     }
 
     /// Looks again and again, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let config::Retention { queue, undeliverable, .. } = &self.retention;
-        let interval = (queue.0.min(undeliverable.0) / 10).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
         let keeper = Arc::new(self);
-        let mut looked_at = Instant::now();
+        let (mut looked_at, mut changes) = (Instant::now(), keeper.running.changes());
         while !stop.is_cancelled() {
+            let running = keeper.running.config();
+            let config::Retention { queue, undeliverable, .. } = &running.document.retention;
+            let interval = (queue.0.min(undeliverable.0) / 10).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
             tokio::select! {
                 () = stop.cancelled() => {}
+                _ = changes.changed() => {}
                 () = tokio::time::sleep(interval) => {}
             }
             let now = Instant::now();
@@ -83,7 +86,8 @@ impl Keeper {
     }
 
     async fn look(&self) {
-        let config::Retention { queue, at_expiry, undeliverable } = &self.retention;
+        let running = self.running.config();
+        let config::Retention { queue, at_expiry, undeliverable } = &running.document.retention;
         let config::AtExpiry::Hold = at_expiry;
         let cutoff_ms = self.clock().ago(queue.0).as_millisecond();
         for id in self.spool.waiting_before(cutoff_ms, MESSAGES_MAX) {

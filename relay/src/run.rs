@@ -11,30 +11,32 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use jiff::Timestamp;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admin,
-    config::{self, Config},
-    delivery::{Drain, Lately, encryption::EncryptionError, hop::Caller},
+    admin::{self, Token},
+    config::Config,
+    delivery::{Drain, Lately, encryption::Encryption, hop::Caller},
     metrics::Metrics,
     observe::{self, Observe},
     primary::Primary,
     queue::{Queue, scheduler::Lane},
+    reload::{self, Loaded, Reload, Start, bounds},
     retention::{self, Keeper},
+    running::{Refused, Running},
     small_file::SmallFile,
     smtp::{
         certificates::{Certificates, Files},
-        connection::{Door, Limits},
+        connection::Door,
         listener::{self, Entrance, Hall},
         memory::Memory,
         names::Names,
-        places::{Bounds, Places},
+        places::Places,
         promises::Promises,
-        session::Terms,
     },
     spool::{RecoveryError, Spool, Watchers, disk::RealDisk},
     status::Parts,
@@ -91,9 +93,6 @@ pub enum RunError {
     /// The TLS library refuses its own defaults.
     #[error("prepare TLS: {0}")]
     Tls(#[from] rustls::Error),
-    /// TLS towards the primary cannot be as the configuration wants it.
-    #[error("configuration: {0}")]
-    Encryption(#[from] EncryptionError),
     /// The metrics contradict each other.
     #[error("register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -128,36 +127,43 @@ impl Listeners {
 
 /// Runs until `stop` is called and everything has come to its end. The folder must be ours already.
 pub async fn run(
-    config: Config,
+    start: Start,
     certificates: Vec<Files>,
     data: PathBuf,
-    token: String,
+    token: Token,
     listeners: Listeners,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    let Start { source, loaded: Loaded { config, text, origin }, refused } = start;
     let certificates = Arc::new(Certificates::new(certificates)?);
-    let caller = caller(&config, &listeners)?;
-    let (parts, door) = assemble(&config, certificates.clone(), caller, &data)?;
+    let caller = caller(&config, text.encryption.clone(), &listeners)?;
+    let running = Arc::new(Running::new(config, origin, Timestamp::now()));
+    let (parts, door) = assemble(running, certificates.clone(), caller, Arc::new(token), &data)?;
+    let config = parts.running.config();
     let serving = Arc::new(AtomicBool::new(true));
     let tasks = TaskTracker::new();
     let pages = CancellationToken::new();
+    let hall = Hall { door, places: Places::new(bounds(&config), Instant::now()), names: Names::of_system() };
+    let hall = Arc::new(hall);
     log_running(&config, &parts, &listeners)?;
+    log_configuration(refused, &parts, &hall);
     let Listeners { smtp, proxied, observe, console } = listeners;
-    let observed = Observe { parts: parts.clone(), serving: serving.clone() };
+    let cordoned = hall.door.cordoned.subscribe();
+    let observed = Observe { parts: parts.clone(), serving: serving.clone(), cordoned };
     let observe_page = tokio::spawn(serve_pages(observe, observe::router(observed), pages.clone()));
-    let console_page = tokio::spawn(serve_pages(console, admin::router(parts.clone(), token), pages.clone()));
+    let console_page = tokio::spawn(serve_pages(console, admin::router(parts.clone()), pages.clone()));
     let primary = parts.primary.clone();
     let (watching, probing) = (stop.clone(), primary.clone());
     tasks.spawn(async move { probing.watch(&watching).await });
-    tasks.spawn(Arc::new(drain(&config, &parts)).run(stop.clone()));
+    tasks.spawn(Arc::new(drain(&parts)).run(stop.clone()));
     let clock_file = SmallFile::new(&data, retention::CLOCK_FILE, "the clock by which mail grows old");
     let (spool, queue) = (parts.spool.clone(), parts.queue.clone());
-    tasks.spawn(Keeper::new(spool, queue, config.document.retention.clone(), clock_file).run(stop.clone()));
+    tasks.spawn(Keeper::new(spool, queue, parts.running.clone(), clock_file).run(stop.clone()));
     tasks.spawn(certificates.watch(stop.clone()));
-    let hall = Hall { door, places: Places::new(bounds(&config), Instant::now()), names: Names::of_system() };
-    let hall = Arc::new(hall);
-    let own = smtp.into_iter().map(|listener| Entrance { listener, proxies: None });
-    let proxied = proxied.into_iter().map(|listener| Entrance { listener, proxies: Some(config.proxies.clone()) });
+    tasks.spawn(parts.token.clone().watch(stop.clone()));
+    tasks.spawn(Arc::new(Reload::new(source, text, parts.clone(), hall.clone())).watch(stop.clone()));
+    let own = smtp.into_iter().map(|listener| Entrance { listener, is_behind_proxies: false });
+    let proxied = proxied.into_iter().map(|listener| Entrance { listener, is_behind_proxies: true });
     own.chain(proxied).for_each(|entrance| {
         tasks.spawn(listener::run(entrance, hall.clone(), stop.clone()));
     });
@@ -178,12 +184,13 @@ pub async fn run(
 
 /// Opens the spool and connects everything that does not listen.
 fn assemble(
-    config: &Config,
+    running: Arc<Running>,
     certificates: Arc<Certificates>,
     caller: Caller,
+    token: Arc<Token>,
     data: &Path,
 ) -> Result<(Arc<Parts>, Door), RunError> {
-    let document = &config.document;
+    let config = running.config();
     let metrics = Arc::new(Metrics::new()?);
     let (sync_seconds, quarantined) = (metrics.sync_seconds.clone(), metrics.quarantined.clone());
     let watchers = Watchers {
@@ -191,93 +198,53 @@ fn assemble(
         rot: Box::new(move |parts| quarantined.inc_by(parts)),
     };
     let (spool, waiting) = Spool::open(Arc::new(RealDisk::new(data)), watchers)?;
-    let queue = Arc::new(Queue::new(&document.primary.delivery));
+    let queue = Arc::new(Queue::new(&config.document.primary.delivery));
     spool.damages().0.iter().for_each(|damage| tracing::warn!("{damage}"));
     waiting.into_iter().for_each(|(id, flow)| queue.spooled(id, flow, Lane::Backlog));
-    let primary = Arc::new(Primary::new(config, caller, queue.clone(), metrics.clone(), data));
-    let limits = limits(config);
+    let primary = Arc::new(Primary::new(&config, caller, queue.clone(), metrics.clone(), data));
     let door = Door {
-        terms: terms(config),
-        limits,
-        domains: config.domains.clone(),
-        etrn: config.etrn.clone(),
+        rules: ArcSwap::from_pointee(reload::rules(&config)),
+        cordoned: watch::Sender::new(false),
         spool: spool.clone(),
         queue: queue.clone(),
         primary: primary.clone(),
         certificates: certificates.clone(),
-        memory: memory(config),
+        memory: Memory::new(reload::memory_bytes(&config), bounds(&config).with_those_leaving()),
         promises: Promises::default(),
         metrics: metrics.clone(),
     };
-    let parts = Parts {
-        hostname: document.hostname.clone(),
-        config_generation: document.generation,
-        started_at: Timestamp::now(),
-        spool,
-        queue,
-        primary,
-        certificates,
-        limits,
-        metrics,
-    };
+    let started_at = Timestamp::now();
+    let parts = Parts { running, started_at, spool, queue, primary, certificates, token, metrics };
     Ok((Arc::new(parts), door))
 }
 
-fn terms(config: &Config) -> Terms {
-    let document = &config.document;
-    Terms {
-        hostname: document.hostname.clone(),
-        postmaster_domain: config::postmaster_domain(&document.domains).to_owned(),
-        recipients_max: document.limits.recipients as usize,
-        errors_max: document.limits.errors,
-        junk_commands_max: document.limits.junk_commands,
-    }
-}
-
-fn limits(config: &Config) -> Limits {
-    let limits = &config.document.limits;
-    Limits {
-        message_bytes_max: limits.message_size.0,
-        line_bytes_max: limits.command_line.0 as usize, // config.rs bounds it
-        room_bytes_min: limits.free_space.0,
-        idle: limits.idle_timeout.0,
-        busy: limits.busy_timeout.0,
-        busy_before_mail: limits.busy_timeout_before_mail.0,
-    }
-}
-
-fn memory(config: &Config) -> Arc<Memory> {
-    let limits = &config.document.limits;
-    let sessions_max = bounds(config).with_those_leaving();
-    Memory::new(usize::try_from(limits.memory.0).unwrap_or(usize::MAX), sessions_max)
-}
-
-fn bounds(config: &Config) -> Bounds {
-    let limits = &config.document.limits;
-    Bounds {
-        sessions_max: limits.connections as usize,
-        sessions_per_client_max: limits.connections_per_client as usize,
-    }
-}
-
-fn caller(config: &Config, listeners: &Listeners) -> Result<Caller, RunError> {
+fn caller(config: &Config, encryption: Arc<Encryption>, listeners: &Listeners) -> Result<Caller, RunError> {
     let own = listeners.smtp.iter().chain(&listeners.proxied).map(TcpListener::local_addr);
     let own = own.collect::<Result<_, _>>().map_err(RunError::Address)?;
-    let document = &config.document;
-    Ok(Caller::new(document.hostname.clone(), &document.primary.tls, own)?)
+    Ok(Caller::new(config.document.hostname.clone(), encryption, own))
 }
 
-fn drain(config: &Config, parts: &Parts) -> Drain {
-    let primary = &config.document.primary;
+fn drain(parts: &Parts) -> Drain {
     Drain {
         spool: parts.spool.clone(),
         queue: parts.queue.clone(),
         primary: parts.primary.clone(),
         metrics: parts.metrics.clone(),
-        messages_per_connection_max: primary.delivery.max_messages_per_connection as usize,
-        recipients_max: primary.delivery.max_recipients_per_transaction as usize,
+        running: parts.running.clone(),
         lately: Lately::default(),
     }
+}
+
+/// What of the configuration somebody should know from the start on.
+fn log_configuration(refused: Option<Refused>, parts: &Parts, hall: &Hall) {
+    let config = parts.running.config();
+    parts.metrics.config_generation.set(config.document.generation);
+    reload::tell_ignored(&parts.running.status().ignored_keys, parts);
+    if let Some(refused) = refused {
+        parts.running.refuse(&refused, Timestamp::now());
+        reload::announce(&refused, parts);
+    }
+    reload::cordon(config.is_cordoned, hall);
 }
 
 fn log_running(config: &Config, parts: &Parts, listeners: &Listeners) -> Result<(), RunError> {
@@ -291,7 +258,7 @@ fn log_running(config: &Config, parts: &Parts, listeners: &Listeners) -> Result<
         smtp_proxy = (!listeners.proxied.is_empty()).then(|| addresses(&listeners.proxied)).transpose()?,
         observe = %address(&listeners.observe)?,
         console = %address(&listeners.console)?,
-        hostname = parts.hostname,
+        hostname = config.document.hostname,
         domains = config.document.domains.join(","),
         waiting = parts.spool.counts().messages,
         "running"

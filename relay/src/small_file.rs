@@ -20,8 +20,8 @@ pub struct SmallFile {
     writing: Arc<Mutex<()>>,
 }
 
-/// A larger one is none of ours.
-const BYTES_MAX: u64 = 1 << 20;
+/// A larger one is none of ours. The largest is a config document of 1 MiB, quoted.
+const BYTES_MAX: u64 = 4 << 20;
 
 impl SmallFile {
     /// In this folder, with this name.
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(file.read::<u32>(), None);
         file.write(|| 4711).unwrap();
         assert_eq!(file.read(), Some(4711));
-        for rubbish in [b"{".as_slice(), b"\"text\"", &[b' '; 2 << 20]] {
+        for rubbish in [b"{".as_slice(), b"\"text\"", &[b' '; 5 << 20]] {
             fs::write(folder.path().join("x.json"), rubbish).unwrap();
             assert_eq!(file.read::<u32>(), None);
         }

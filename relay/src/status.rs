@@ -9,22 +9,19 @@ use backupmx_relay_api::{
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    admin::Token,
     metrics::Metrics,
     primary::Primary,
     queue::Queue,
-    smtp::{
-        certificates::{Certificates, Described},
-        connection::Limits,
-    },
+    running::Running,
+    smtp::certificates::{Certificates, Described},
     spool::{Counts, Spool, field::HeldReason},
 };
 
 /// Those who know.
 pub struct Parts {
-    /// Our name in SMTP.
-    pub hostname: String,
-    /// Generation of the config document.
-    pub config_generation: i64,
+    /// The configuration.
+    pub running: Arc<Running>,
     /// When the process started.
     pub started_at: Timestamp,
     /// Mail on disk.
@@ -35,8 +32,8 @@ pub struct Parts {
     pub primary: Arc<Primary>,
     /// For STARTTLS.
     pub certificates: Arc<Certificates>,
-    /// What a connection is allowed.
-    pub limits: Limits,
+    /// Who may give orders.
+    pub token: Arc<Token>,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }
@@ -45,11 +42,12 @@ impl Parts {
     /// The document as of now.
     pub fn status(&self) -> Status {
         let counts = self.spool.counts();
+        let config = self.running.config();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             schema: SCHEMA,
-            hostname: self.hostname.clone(),
-            config_generation: self.config_generation,
+            hostname: config.document.hostname.clone(),
+            config_generation: config.document.generation,
             revision: 0,
             started_at: self.started_at.to_string(),
             primary: self.primary.status(),
@@ -63,12 +61,12 @@ impl Parts {
             },
             account: self.spool.account(),
             sessions: self.metrics.sessions.get().try_into().unwrap_or_default(),
-            config: Default::default(),
+            config: self.running.status(),
             clients: Default::default(),
-            cordoned: false,
+            cordoned: config.is_cordoned,
             outages: Vec::new(),
             tls: self.certificates.described().into_iter().map(certificate).collect(),
-            capabilities: self.primary.capabilities(self.limits.message_bytes_max),
+            capabilities: self.primary.capabilities(config.document.limits.message_size.0),
             problems: self.problems(),
         }
     }
@@ -108,9 +106,11 @@ impl Parts {
                     .into(),
             );
         }
-        if self.spool.free_bytes() < self.limits.room_bytes_min {
+        if self.spool.free_bytes() < self.running.config().document.limits.free_space.0 {
             problems.push("The volume is nearly full, so senders hear 452; make room or enlarge it.".into());
         }
+        problems.extend(self.running.problem());
+        problems.extend(self.token.problem());
         problems.extend(self.held());
         problems.extend(self.primary.problems());
         problems.extend(self.certificates.problems(Timestamp::now()));

@@ -32,6 +32,12 @@ pub const SPOOL_QUARANTINED_RECORDS_TOTAL: &str = "backupmx_spool_quarantined_re
 pub const DRAIN_MESSAGES_PER_SECOND: &str = "backupmx_drain_messages_per_second";
 /// Open SMTP sessions.
 pub const SESSIONS: &str = "backupmx_sessions";
+/// Generation of the config document that runs.
+pub const CONFIG_GENERATION: &str = "backupmx_config_generation";
+/// Contents of the config document that could not be used.
+pub const CONFIG_REJECTED_TOTAL: &str = "backupmx_config_rejected_total";
+/// Keys of the document that runs which a newer program wrote and the relay does not know.
+pub const CONFIG_IGNORED_KEYS: &str = "backupmx_config_ignored_keys";
 /// When a certificate for STARTTLS ends, by its first `name`; absent where no TLS is offered.
 pub const CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS: &str = "backupmx_certificate_expiry_timestamp_seconds";
 /// Always 1; the version is a label.

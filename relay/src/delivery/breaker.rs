@@ -90,6 +90,14 @@ impl Breaker {
         Self { config, open: None, returned_at: None, domains: BTreeMap::new(), overruled: Vec::new() }
     }
 
+    /// Other intervals from now on. A test that is due sooner by them comes sooner.
+    pub fn reconfigure(&mut self, config: config::Breaker, now: Instant) {
+        if let Some(open) = &mut self.open {
+            open.next_test = open.next_test.min(now + config.retest_interval.0);
+        }
+        self.config = config;
+    }
+
     /// The primary returned: what it answered before may no longer hold.
     pub fn returned(&mut self, now: Instant) {
         self.returned_at = Some(now);

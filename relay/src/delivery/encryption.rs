@@ -73,12 +73,16 @@ pub enum EncryptionError {
 impl Encryption {
     /// As the configuration wants it. Reads the file of authorities.
     pub fn new(tls: &PrimaryTls) -> Result<Self, EncryptionError> {
-        let PrimaryTls { mode, server_name, ca_file, remember_starttls: _ } = tls;
+        let text = ca_file(tls).map_or_else(|| Ok(Vec::new()), |path| content(&path))?;
+        Self::with_authorities(tls, text)
+    }
+
+    /// The same, with what the file of authorities held when it could be read last.
+    pub fn with_authorities(tls: &PrimaryTls, text: Vec<u8>) -> Result<Self, EncryptionError> {
+        let (PrimaryTls { mode, server_name, .. }, ca_file) = (tls, ca_file(tls));
         let server_name = server_name
             .as_deref()
             .map(|name| certificate_name(name).ok_or_else(|| EncryptionError::ServerName(name.to_owned())));
-        let ca_file = ca_file.as_ref().filter(|_| *mode == TlsMode::Verify).map(PathBuf::from);
-        let text = ca_file.as_deref().map_or_else(|| Ok(Vec::new()), content)?;
         let connector = match (mode, &ca_file) {
             (TlsMode::Verify, Some(path)) => verifying(path, &text)?,
             (TlsMode::Verify, None) => connector(Verified::by(authorities_of_system(), Vec::new())?)?,
@@ -117,8 +121,13 @@ impl Encryption {
         ))
     }
 
+    /// What the file of authorities held that are in use, if there is one.
+    pub fn authorities(&self) -> Option<Vec<u8>> {
+        self.ca_file.as_ref().map(|_| self.in_use.load().text.clone())
+    }
+
     /// Takes what the file holds if it is new and can be used. Blocks.
-    fn look(&self) {
+    pub fn look(&self) {
         let (Some(path), old) = (&self.ca_file, self.in_use.load_full()) else { return };
         let read = content(path).and_then(|text| {
             if text == old.text {
@@ -143,6 +152,11 @@ impl Encryption {
             self.in_use.store(Arc::new(InUse { connector, text, problem }));
         }
     }
+}
+
+/// Only `Verify` asks for authorities.
+fn ca_file(tls: &PrimaryTls) -> Option<PathBuf> {
+    tls.ca_file.as_ref().filter(|_| tls.mode == TlsMode::Verify).map(PathBuf::from)
 }
 
 /// Certificates have names in A-labels and without a final dot, or addresses.

@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use backupmx_relay_api::config::{Host, PrimaryTls, TlsMode};
+use backupmx_relay_api::config::{Host, TlsMode};
 use rustix::net::sockopt;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
-    encryption::{Encryption, EncryptionError},
+    encryption::Encryption,
     extensions::Extensions,
     resolve::Resolver,
     wire::{TalkError, Wire},
@@ -136,6 +136,13 @@ impl OpenError {
         }
     }
 
+    /// `host:port`.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Unreachable { name, .. } | Self::Ourselves { name } | Self::Refused { name, .. } => name,
+        }
+    }
+
     fn said_at_the_door(&self) -> Option<u16> {
         match self {
             Self::Refused { step: Step::Greeting | Step::Ehlo, cause: TalkError::Said(answer), .. } => {
@@ -148,9 +155,13 @@ impl OpenError {
 
 impl Caller {
     /// `hostname`: our name in EHLO. `own`: where we listen for SMTP ourselves.
-    pub fn new(hostname: String, tls: &PrimaryTls, own: Vec<SocketAddr>) -> Result<Self, EncryptionError> {
-        let encryption = Arc::new(Encryption::new(tls)?);
-        Ok(Self { hostname, encryption, resolver: Resolver::of_system(), own })
+    pub fn new(hostname: String, encryption: Arc<Encryption>, own: Vec<SocketAddr>) -> Self {
+        Self { hostname, encryption, resolver: Resolver::of_system(), own }
+    }
+
+    /// The same as the configuration wants it from now on.
+    pub fn reconfigured(&self, hostname: String, encryption: Arc<Encryption>) -> Self {
+        Self { hostname, encryption, resolver: self.resolver.clone(), own: self.own.clone() }
     }
 
     /// What a person should look at: new authorities that cannot be used.

@@ -36,6 +36,7 @@ const OTHER_FAMILY_TIMEOUT: Duration = Duration::from_millis(500);
 const HOSTS_FILE: &str = "/etc/hosts";
 
 /// Asks the machine's hosts file, DNS, or the system, whichever a name is for.
+#[derive(Clone)]
 pub struct Resolver {
     /// Whom to ask. `None`: whom the system's configuration names at that time.
     servers: Option<ResolverConfig>,

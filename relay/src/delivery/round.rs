@@ -118,7 +118,10 @@ impl Drain {
         let Some(mut stored) = self.read(id).await else { return Ended::Usable };
         round.deferrals = stored.deferrals;
         let ended = loop {
-            let waiting = round.next(&stored.waiting, hop.recipients_max(self.recipients_max));
+            let waiting = round.next(
+                &stored.waiting,
+                hop.recipients_max(self.running.delivery().max_recipients_per_transaction as usize),
+            );
             let attempted = self.attempt(hop, &mut stored, &waiting, place).await;
             let Some(attempted) = attempted.filter(|attempted| attempted.connection != Connection::Stale) else {
                 // Not tried. Whoever was, need not be again: the round goes on.
@@ -244,6 +247,9 @@ impl Drain {
             _ => None,
         });
         let Some((place, stage)) = refused else { return Refusal::Final };
+        if !self.primary.is_named(&hop.name) {
+            return Refusal::Void; // it is the primary no longer: another one decides
+        }
         let _turn = self.lately.asking.lock().await;
         if self.primary.is_broken() {
             return Refusal::Void;

@@ -12,6 +12,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    encryption::Encryption,
     hop::{Caller, Hop, Patience},
     wire::{Socket, Wire},
 };
@@ -106,7 +107,8 @@ pub fn hop_in_memory(script: Vec<Act>) -> Hop {
 
 /// Opens connections in this mode.
 pub fn caller(mode: TlsMode) -> Caller {
-    Caller::new("mx2.example.org".into(), &PrimaryTls { mode, ..PrimaryTls::default() }, Vec::new()).unwrap()
+    let encryption = Encryption::new(&PrimaryTls { mode, ..PrimaryTls::default() }).unwrap();
+    Caller::new("mx2.example.org".into(), Arc::new(encryption), Vec::new())
 }
 
 /// A server with this certificate and its key.

@@ -63,7 +63,7 @@ impl Primary {
 
     /// Whom a primary that serves our first domain takes mail for.
     pub fn postmaster(&self) -> String {
-        format!("postmaster@{}", self.settings.postmaster_domain)
+        format!("postmaster@{}", self.settings().postmaster_domain)
     }
 
     /// Whom the breaker was opened about, and whether by what was said to MAIL.
@@ -126,7 +126,7 @@ impl Primary {
 
     /// For how long a message waits that was refused, if its refusal is not the last word; see [`Breaker::is_after_return`].
     pub fn second_look(&self) -> (bool, Duration) {
-        (lock(&self.breaker).is_after_return(Instant::now()), self.settings.second_look_after)
+        (lock(&self.breaker).is_after_return(Instant::now()), self.settings().second_look_after)
     }
 
     /// For the status document.

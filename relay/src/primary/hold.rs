@@ -26,7 +26,7 @@ pub struct Order {
 #[derive(Debug)]
 pub struct Hold {
     ordered: Option<Order>,
-    /// The configuration says so, since the start.
+    /// The configuration says so, since then.
     configured_since: Option<Timestamp>,
     /// When the primary last brought what it got from us, and first did so in a row.
     sent_back: Option<(Instant, Timestamp)>,
@@ -36,6 +36,16 @@ impl Hold {
     /// As it was when the relay stopped, and as the configuration says.
     pub fn new(ordered: Option<Order>, is_configured: bool, now: Timestamp) -> Self {
         Self { ordered, configured_since: is_configured.then_some(now), sent_back: None }
+    }
+
+    /// What the configuration says from now on.
+    pub fn configure(&mut self, is_configured: bool, now: Timestamp) {
+        self.configured_since = is_configured.then(|| self.configured_since.unwrap_or(now));
+    }
+
+    /// It is another primary by now, of which nothing is known.
+    pub fn forget_primary(&mut self) {
+        self.sent_back = None;
     }
 
     /// A person holds the drain. False if a person held it before, whose word this one replaces.
@@ -118,5 +128,23 @@ mod tests {
         hold.sent_back(later);
         hold.resume();
         assert_eq!(hold.by(later.at), None);
+    }
+
+    #[test]
+    fn the_configuration_may_change_its_mind_and_a_person_is_not_asked_for_that() {
+        let now = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
+        let later = Timestamp::from_second(60).unwrap();
+        let mut hold = Hold::new(None, true, now.clock);
+        hold.configure(true, later);
+        assert_eq!(hold.by(now.at).map(|hold| hold.since), Some(now.clock.to_string()), "it is the same hold");
+        hold.sent_back(now);
+        hold.configure(false, later);
+        assert_eq!(by(&hold, now.at).as_deref(), Some("backupmx"));
+        hold.forget_primary();
+        assert_eq!(by(&hold, now.at), None);
+        hold.order(Order { since: later, by: "ann".into(), reason: "move".into() });
+        hold.forget_primary();
+        hold.configure(false, later);
+        assert_eq!(by(&hold, now.at).as_deref(), Some("ann"));
     }
 }

@@ -52,6 +52,13 @@ impl Mirror {
         Self { hosts, seen }
     }
 
+    /// Other hosts from now on. True if something is forgotten by that.
+    pub fn reconfigure(&mut self, hosts: Vec<String>) -> bool {
+        let known = self.seen.len();
+        *self = Self::new(hosts, std::mem::take(&mut self.seen));
+        self.seen.len() < known
+    }
+
     /// Takes in an answer to EHLO. True if that is worth keeping.
     /// `is_encrypted`: it took STARTTLS before that.
     pub fn note(
@@ -190,6 +197,8 @@ mod tests {
         assert_eq!(again.capabilities(1).seen_at.as_deref(), Some("2026-11-23T13:00:00Z"));
         let moved = Mirror::new(vec!["mx9:25".into()], again.document());
         assert_eq!(moved.capabilities(1).seen_at, None, "a primary of another name is another primary");
+        assert!(!mirror.reconfigure(vec!["mx0:25".into(), "mx1:25".into()]));
+        assert!(mirror.reconfigure(vec!["mx0:25".into()]) && mirror.capabilities(1).seen_at.is_none());
     }
 
     #[test]

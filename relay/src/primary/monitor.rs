@@ -137,6 +137,20 @@ impl Monitor {
         }
     }
 
+    /// It is watched in another way from now on; what is known of it stays.
+    pub fn reconfigure(&mut self, probe: Probe) {
+        self.probe = probe;
+    }
+
+    /// Whether what is known holds for these hosts (`host:port`), too, after it was found of those before. The host that answers
+    /// must be among them; while none does, there must be no new one.
+    pub fn holds_for(&self, hosts: &[String], before: &[String]) -> bool {
+        match &self.host {
+            Some(host) if self.takes_mail() => hosts.contains(host),
+            Some(_) | None => hosts.iter().all(|host| before.contains(host)),
+        }
+    }
+
     /// Takes in a finding. `begun`: when the probe began, so that one leaves at each interval however long it takes.
     pub fn found(&mut self, finding: Finding, spread: f64, begun: Moment) -> Change {
         self.found_at = Some(begun);
@@ -342,6 +356,27 @@ mod tests {
             monitor.found(finding.clone(), 0.0, Moment { at: now, clock: Timestamp::UNIX_EPOCH });
         }
         (monitor.state, monitor.next_probe(mail_waits, true, now).duration_since(now).as_secs_f64())
+    }
+
+    #[test]
+    fn what_is_known_holds_while_the_host_that_answers_stays_or_none_is_new() {
+        let names = |hosts: &[&str]| hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let begun = Moment { at: Instant::now(), clock: Timestamp::UNIX_EPOCH };
+        let before = names(&["mx1:25", "mx3:25"]);
+        let (mut up, mut down) =
+            (Monitor::new(Probe::default(), begun.clock), Monitor::new(Probe::default(), begun.clock));
+        up.found(Finding::Answers { host: "mx1:25".into(), took: Duration::ZERO }, 0.0, begun);
+        (0..3).for_each(|_| _ = down.found(Finding::Unreachable { reason: "gone".into() }, 0.0, begun));
+        for (hosts, holds_up, holds_down) in [
+            (names(&["mx1:25", "mx3:25"]), true, true),
+            (names(&["mx9:25", "mx1:25"]), true, false),
+            (names(&["mx1:25"]), true, true),
+            (names(&["mx3:25"]), false, true),
+            (names(&["mx9:25"]), false, false),
+        ] {
+            let holds = [&up, &down].map(|monitor| monitor.holds_for(&hosts, &before));
+            assert_eq!(holds, [holds_up, holds_down], "{hosts:?}");
+        }
     }
 
     #[test]

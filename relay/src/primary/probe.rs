@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use backupmx_relay_api::config::Depth;
 
-use super::{Primary, monitor::Finding};
+use super::{Primary, Settings, monitor::Finding};
 use crate::delivery::{
     hop::{Hop, OpenError},
     inquiry::{self, Inquiry},
@@ -20,17 +20,18 @@ pub struct Look {
 
 impl Primary {
     /// Climbs to each host in turn; the first that answers decides.
-    pub(super) async fn look(&self) -> Look {
+    pub(super) async fn look(&self, settings: &Settings) -> Look {
         let mut look = Look { finding: Finding::Unreachable { reason: "no host is configured".into() }, error: None };
-        for host in &self.settings.hosts {
+        let patience = settings.patience();
+        for host in &settings.hosts {
             let begun = Instant::now();
-            let climbed = match self.settings.probe.depth {
-                Depth::Connect => self.caller.touch(host, self.patience()).await.map(|_| None),
-                Depth::Ehlo => self.caller.greeted(host, self.patience()).await.map(Some),
-                Depth::StartTls | Depth::Recipient => self.open(host, self.patience()).await.map(Some),
+            let climbed = match settings.probe.depth {
+                Depth::Connect => settings.caller.touch(host, patience).await.map(|_| None),
+                Depth::Ehlo => settings.caller.greeted(host, patience).await.map(Some),
+                Depth::StartTls | Depth::Recipient => self.open(host, patience).await.map(Some),
             };
             match climbed {
-                Ok(Some(hop)) => return Look { finding: self.climb(hop, begun).await, error: None },
+                Ok(Some(hop)) => return Look { finding: self.climb(hop, settings, begun).await, error: None },
                 Ok(None) => return Look { finding: answers(&super::name(host), begun), error: None },
                 Err(cause) => {
                     self.note(host, &cause);
@@ -42,11 +43,10 @@ impl Primary {
     }
 
     /// The rungs above EHLO and STARTTLS.
-    async fn climb(&self, mut hop: Hop, begun: Instant) -> Finding {
-        let mut finding = answers(&hop.name, begun);
-        if self.settings.probe.depth == Depth::Recipient {
-            let limit = self.patience().reply;
-            match inquiry::inquire(&mut hop, self.settings.probe_recipient.as_str(), true, limit).await {
+    async fn climb(&self, mut hop: Hop, settings: &Settings, begun: Instant) -> Finding {
+        let (mut finding, limit) = (answers(&hop.name, begun), settings.patience().reply);
+        if settings.probe.depth == Depth::Recipient {
+            match inquiry::inquire(&mut hop, settings.probe_recipient.as_str(), true, limit).await {
                 Inquiry::Well => finding = answers(&hop.name, begun),
                 Inquiry::RefusesMail(words) | Inquiry::RefusesPostmaster(words) | Inquiry::Unclear(words) => {
                     finding = Finding::Refuses { reason: format!("probe of {}: {words}", hop.name) };
@@ -54,7 +54,7 @@ impl Primary {
             }
         }
         // The answer is known; mail must not wait for the goodbye.
-        tokio::spawn(hop.quit(self.patience().reply));
+        tokio::spawn(hop.quit(limit));
         finding
     }
 }

@@ -80,6 +80,16 @@ impl Pace {
         }
     }
 
+    /// Other bounds from now on. What was found out of the primary stays.
+    pub fn reconfigure(&mut self, connections_max: usize, remember_limit: Duration) {
+        let connections_max = connections_max.max(1);
+        if self.fast_until >= self.connections_max.min(connections_max) {
+            self.fast_until = connections_max; // no sign so far that this would be too much
+        }
+        self.connections = self.connections.min(connections_max);
+        (self.connections_max, self.remember_limit) = (connections_max, remember_limit);
+    }
+
     /// How many connections there may be: 1 or more.
     pub fn allowed(&self) -> usize {
         self.connections
@@ -234,6 +244,22 @@ mod tests {
         assert_eq!(run.pace.allowed(), 8);
         run.answers(1, Answer::Taken, MS);
         assert_eq!(run.pace.allowed(), 9);
+    }
+
+    #[test]
+    fn new_bounds_hold_at_once_and_leave_what_is_known() {
+        let mut run = Run::at(16);
+        run.pace.reconfigure(4, LIMIT);
+        assert_eq!(run.pace.allowed(), 4);
+        run.answers(20, Answer::Taken, MS);
+        assert_eq!(run.pace.allowed(), 4);
+        run.pace.reconfigure(8, LIMIT);
+        run.answers(4, Answer::Taken, MS);
+        assert_eq!(run.pace.allowed(), 8, "growth is fast as before");
+        run.pace.turned_away(MS, 4, run.now + 2 * MS);
+        run.pace.reconfigure(20, LIMIT);
+        run.answers(40, Answer::Taken, MS);
+        assert_eq!(run.pace.allowed(), 3, "what the primary takes at most is remembered");
     }
 
     #[test]

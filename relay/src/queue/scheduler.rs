@@ -117,6 +117,13 @@ impl Scheduler {
         }
     }
 
+    /// From now on. What was deferred keeps the time that it was told.
+    pub fn reconfigure(&mut self, backoff: Backoff, order: Order) {
+        self.backoff = backoff;
+        self.backlog.set_order(order);
+        self.new.set_order(order);
+    }
+
     /// A message is ours, or was found at start: it is due. Ignored if it is known. True if nothing else was due.
     pub fn spooled(&mut self, id: MessageId, flow: Flow, lane: Lane) -> bool {
         let spot = self.spot(turns::group(flow), lane);
@@ -349,6 +356,16 @@ mod tests {
         let (mut scheduler, ids) = (Scheduler::new(BACKOFF, Order::NewestFirst), ids(3));
         ids.iter().for_each(|id| _ = scheduler.spooled(*id, Flow(0), Lane::Backlog));
         assert_eq!(all(&mut scheduler, Instant::now()), [ids[2], ids[1], ids[0]]);
+    }
+
+    #[test]
+    fn a_new_order_and_new_intervals_hold_for_what_is_there_already() {
+        let (mut scheduler, ids, t0) = scheduler(3);
+        scheduler.reconfigure(Backoff { first: 2 * MINUTE, ..BACKOFF }, Order::NewestFirst);
+        assert_eq!(scheduler.take(t0), Some(ids[2]));
+        scheduler.deferred(ids[2], Deferral::Reply, 1, 0.0, t0);
+        assert_eq!(scheduler.next_attempt(ids[2]), Some(Next::At(t0 + 2 * MINUTE)));
+        assert_eq!(all(&mut scheduler, t0), [ids[1], ids[0]]);
     }
 
     #[test]

@@ -35,6 +35,11 @@ impl Turns {
         Self { order, groups: vec![BTreeSet::new(); GROUPS], next: 0, due: 0 }
     }
 
+    /// Within a group, from now on.
+    pub fn set_order(&mut self, order: Order) {
+        self.order = order;
+    }
+
     /// How much is due.
     pub fn len(&self) -> usize {
         self.due

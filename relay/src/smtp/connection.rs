@@ -2,8 +2,10 @@
 
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -30,14 +32,10 @@ use crate::{
 
 /// What all connections share.
 pub struct Door {
-    /// What sessions go by.
-    pub terms: Terms,
-    /// What drivers go by.
-    pub limits: Limits,
-    /// Whose mail we take.
-    pub domains: Domains,
-    /// Who may say ETRN, besides the primary.
-    pub etrn: Networks,
+    /// What sessions go by that begin now; each goes by it to its end.
+    pub rules: ArcSwap<Rules>,
+    /// Whether no more mail is taken.
+    pub cordoned: watch::Sender<bool>,
     /// Where mail goes.
     pub spool: Spool,
     /// Who is told of it.
@@ -52,6 +50,21 @@ pub struct Door {
     pub promises: Promises,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+}
+
+/// What the configuration says of sessions.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// What sessions go by.
+    pub terms: Terms,
+    /// What drivers go by.
+    pub limits: Limits,
+    /// Whose mail we take.
+    pub domains: Domains,
+    /// Who may say ETRN, besides the primary.
+    pub etrn: Networks,
+    /// Who may speak for clients, where proxies connect.
+    pub proxies: Networks,
 }
 
 /// What a connection is allowed.
@@ -102,12 +115,13 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stop: &CancellationToken,
 ) {
     let Visitor { address: client, name, said, place } = visitor;
-    let (message_bytes_max, parameters) = door.primary.offers(door.limits.message_bytes_max);
-    let etrn = door.primary.has_address(client) || door.etrn.contain(client);
+    let rules = &door.rules.load_full();
+    let (message_bytes_max, parameters) = door.primary.offers(rules.limits.message_bytes_max);
+    let etrn = door.primary.has_address(client) || rules.etrn.contain(client);
     let offer = Offer { message_bytes_max, parameters, tls: door.certificates.state(), etrn };
     let mut connection = Connection {
-        wire: Wire::new(stream, said, door.limits.line_bytes_max),
-        session: Session::new(&door.terms, offer),
+        wire: Wire::new(stream, said, rules.limits.line_bytes_max),
+        session: Session::new(&rules.terms, offer),
         partial: None,
         promise: None,
         share: door.memory.share(),
@@ -115,6 +129,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         name,
         place,
         door,
+        rules,
     };
     let greeting = connection.session.greeting();
     connection.say(&greeting);
@@ -126,6 +141,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
         Err(Ended::Stopped) => connection.say(&Reply::shutting_down()),
+        Err(Ended::Cordoned) => connection.say(&Reply::cordoned()),
         Err(Ended::GaveWay) => connection.say(&Reply::make_room()),
         Err(Ended::Wire(WireError::Idle)) => connection.say(&Reply::idle()),
         Err(Ended::Unanswerable) => return, // no reply would be true: close without one
@@ -156,12 +172,15 @@ pub(super) struct Connection<'a, S> {
     pub name: ClientName,
     place: Place,
     pub door: &'a Door,
+    pub rules: &'a Rules,
 }
 
 /// Why a conversation ended before its client said so.
 pub(super) enum Ended {
     /// The process stops.
     Stopped,
+    /// No more mail is taken.
+    Cordoned,
     /// Somebody else needs the place.
     GaveWay,
     /// Neither yes nor no would be true.
@@ -226,15 +245,22 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     }
 
     /// The next line. Its client has the time of one silence for all of it: a byte now and then does not keep us.
+    ///
+    /// A message that has begun is taken, whatever the configuration says of others by now.
     async fn line(&mut self, stop: &CancellationToken) -> Result<Line, Ended> {
         let since = Instant::now();
+        let (mut cordoned, in_transaction) = (self.door.cordoned.subscribe(), self.session.is_in_transaction());
         loop {
+            if !in_transaction && *cordoned.borrow_and_update() {
+                return Err(Ended::Cordoned);
+            }
             if let Some(line) = self.wire.line() {
                 return Ok(line);
             }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(Ended::Stopped),
+                _ = cordoned.wait_for(|cordoned| *cordoned), if !in_transaction => {}
                 filled = self.more(since, None) => filled?,
             }
         }
@@ -242,14 +268,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
 
     /// Waits for input. `since`: when its client was last heard; `read_bytes`: of content, how much to read at a time.
     pub async fn more(&mut self, since: Instant, read_bytes: Option<usize>) -> Result<(), Ended> {
-        let Self { wire, place, door, session, .. } = self;
+        let Self { wire, place, rules, session, .. } = self;
         let in_transaction = read_bytes.is_some() || session.is_in_transaction();
         let mut busy = place.busy();
         place.waits(since.into_std(), in_transaction);
         let mut fill = pin!(wire.fill(read_bytes.unwrap_or(LINE_READ_BYTES)));
         loop {
             let is_busy = *busy.borrow_and_update();
-            let deadline = since + door.limits.patience(is_busy, in_transaction);
+            let deadline = since + rules.limits.patience(is_busy, in_transaction);
             tokio::select! {
                 biased;
                 filled = &mut fill => {
@@ -265,17 +291,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
 
     /// Policy's answer. A yes to MAIL comes with room on the volume.
     pub fn ask(&mut self, question: &Question) -> Result<(), Refusal> {
-        let (door, is_from_primary) = (self.door, self.door.primary.has_address(self.client));
+        let (door, rules, is_from_primary) = (self.door, self.rules, self.door.primary.has_address(self.client));
         let Question::Sender { size } = question else {
-            return policy::decide(question, &door.facts(door.promises.bytes(), is_from_primary));
+            return policy::decide(question, &door.facts(rules, door.promises.bytes(), is_from_primary));
         };
-        let is_left = |promised| policy::decide(question, &door.facts(promised, is_from_primary));
+        let is_left = |promised| policy::decide(question, &door.facts(rules, promised, is_from_primary));
         self.promise = Some(door.promises.make(*size, is_left)?);
         Ok(())
     }
 
     fn etrn(&self, domain: &str) -> Reply {
-        if !self.door.domains.contain(domain) {
+        if !self.rules.domains.contain(domain) {
             return Reply::etrn_foreign();
         }
         if self.door.queue.waiting() == 0 {
@@ -330,15 +356,15 @@ pub(super) enum Said {
 
 impl Door {
     /// What policy goes by, while so much room is promised.
-    fn facts(&self, promised_bytes: u64, is_from_primary: bool) -> Facts<'_> {
-        let Self { domains, spool, limits, .. } = self;
+    fn facts<'a>(&self, rules: &'a Rules, promised_bytes: u64, is_from_primary: bool) -> Facts<'a> {
+        let (Rules { domains, limits, .. }, spool) = (rules, &self.spool);
         let (room_bytes, room_bytes_min) = (spool.room_bytes().saturating_sub(promised_bytes), limits.room_bytes_min);
         Facts { domains, room_bytes, room_bytes_min, is_writable: spool.is_writable(), is_from_primary }
     }
 
     /// Whether room for a little more is left, while so much is promised.
-    pub(super) fn has_room(&self, promised_bytes: u64) -> bool {
-        policy::room::is_left(None, &self.facts(promised_bytes, false)).is_ok()
+    pub(super) fn has_room(&self, rules: &Rules, promised_bytes: u64) -> bool {
+        policy::room::is_left(None, &self.facts(rules, promised_bytes, false)).is_ok()
     }
 }
 
@@ -350,7 +376,7 @@ mod tests {
     use super::*;
     use crate::{
         config,
-        delivery::hop::Caller,
+        delivery::{encryption::Encryption, hop::Caller},
         smtp::{
             memory,
             places::{Bounds, Places},
@@ -370,7 +396,8 @@ mod tests {
         let mut document =
             Document { domains: vec!["example.org".into()], hostname: hostname.clone(), ..Document::default() };
         document.primary.hosts = vec![Host { host: "mx1.example.org".into(), port: 25 }];
-        let caller = Caller::new(hostname.clone(), &PrimaryTls::default(), Vec::new()).unwrap();
+        let encryption = Arc::new(Encryption::new(&PrimaryTls::default()).unwrap());
+        let caller = Caller::new(hostname.clone(), encryption, Vec::new());
         let config = config::check(document).unwrap();
         let primary = Primary::new(&config, caller, queue.clone(), metrics.clone(), folder);
         let terms = Terms {
@@ -388,11 +415,11 @@ mod tests {
             busy: MINUTE,
             busy_before_mail: MINUTE / 6,
         };
+        let (etrn, proxies) = (Networks::default(), Networks::default());
+        let rules = Rules { terms, limits, domains: config.domains, etrn, proxies };
         Door {
-            terms,
-            limits,
-            domains: Domains::new(&["example.org".into()]).unwrap(),
-            etrn: Networks::default(),
+            rules: ArcSwap::from_pointee(rules),
+            cordoned: watch::Sender::new(false),
             spool,
             queue,
             primary: Arc::new(primary),
@@ -401,6 +428,12 @@ mod tests {
             promises: Promises::default(),
             metrics,
         }
+    }
+
+    fn limit(door: &Door, change: impl FnOnce(&mut Limits)) {
+        let mut rules = Rules::clone(&door.rules.load());
+        change(&mut rules.limits);
+        door.rules.store(Arc::new(rules));
     }
 
     fn places(sessions_max: usize) -> Arc<Places> {
@@ -526,10 +559,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn cordoned_it_takes_the_message_that_has_begun_and_nothing_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let (door, stop) = (door(folder.path()), CancellationToken::new());
+        const TOLD: &str = "421 4.3.2 This server takes no mail for now; try the next one, or again later\r\n";
+        for (before, after, kept) in [
+            ("", "", false),
+            ("EHLO c\r\n", "", false),
+            ("EHLO c\r\nMAIL FR", "", false),
+            (TO_MAIL, "RSET\r\n", false),
+            (TO_MAIL, "RCPT TO:<a@example.org>\r\nDATA\r\nx\r\n.\r\nMAIL FROM:<>\r\n", true),
+            (TO_DATA, "x\r\n.\r\nQUIT\r\n", true),
+            ("EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\nBDAT 1\r\nx", "BDAT 1 LAST\r\ny", true),
+        ] {
+            door.cordoned.send_replace(false);
+            let (client, server) = tokio::io::duplex(100_000);
+            let (mut hears, mut says) = tokio::io::split(client);
+            let (mut heard, places) = (String::new(), places(10));
+            tokio::join!(serve(server, visitor(&places), &door, &stop), async {
+                let mut piece = [0; 4096];
+                says.write_all(before.as_bytes()).await.unwrap();
+                let commands = before.matches("\r\n").count();
+                while heard.lines().filter(|line| line.as_bytes().get(3) == Some(&b' ')).count() < 1 + commands {
+                    let read = hears.read(&mut piece).await.unwrap();
+                    heard += std::str::from_utf8(&piece[..read]).unwrap();
+                }
+                door.cordoned.send_replace(true);
+                let _ = says.write_all(after.as_bytes()).await;
+                hears.read_to_string(&mut heard).await.unwrap();
+            });
+            assert!(heard.ends_with(TOLD), "{before:?}, {after:?}: {heard}");
+            assert_eq!(heard.contains("250 2.0.0 Kept as"), kept, "{before:?}, {after:?}: {heard}");
+        }
+    }
+
+    #[tokio::test]
     async fn where_memory_is_used_up_content_goes_to_its_file_and_arrives_all_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let mut door = door(folder.path());
-        (door.memory, door.limits.message_bytes_max) = (Memory::new(0, 10), 1_000_000);
+        door.memory = Memory::new(0, 10);
+        limit(&door, |limits| limits.message_bytes_max = 1_000_000);
         let content = "0123456789abcdef0123456789abcdef\r\n".repeat(10_000);
         let (client, server) = tokio::io::duplex(100_000);
         let (mut hears, mut says) = tokio::io::split(client);
@@ -566,9 +635,11 @@ mod tests {
     #[tokio::test]
     async fn a_message_without_room_on_the_volume_is_refused_at_mail_or_when_it_outgrows_its_promise() {
         let folder = tempfile::tempdir().unwrap();
-        let mut door = door(folder.path());
-        door.limits.message_bytes_max = 10_000_000;
-        door.limits.room_bytes_min = door.spool.room_bytes() - (2 << 20);
+        let door = door(folder.path());
+        limit(&door, |limits| {
+            limits.message_bytes_max = 10_000_000;
+            limits.room_bytes_min = door.spool.room_bytes() - (2 << 20);
+        });
         let heard = then_quit(&door, "EHLO c\r\nMAIL FROM:<> SIZE=9000000\r\n").await;
         assert!(heard.contains("\r\n452 4.3.1"), "{heard}");
         let mut too_long = format!("{TO_DATA}{}", "x".repeat(98).repeat(30_000));

@@ -23,7 +23,6 @@ use super::{
     proxy::{self, HEADER_BYTES_MAX, Header},
     reply::Reply,
 };
-use crate::policy::client::Networks;
 
 /// Pause after a failed accept: out of file descriptors, trying again at once would only burn CPU.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -40,8 +39,8 @@ const PROXIED_WAITING_MAX: usize = 1000;
 pub struct Entrance {
     /// Where.
     pub listener: TcpListener,
-    /// The proxies that speak for the clients here, if none come by themselves.
-    pub proxies: Option<Networks>,
+    /// Whether proxies speak for the clients here, and none come by themselves.
+    pub is_behind_proxies: bool,
 }
 
 /// What all entrances share.
@@ -67,7 +66,7 @@ pub fn bind(address: SocketAddr, v6_only: bool) -> io::Result<TcpListener> {
 
 /// Accepts until `stop`, then waits for its sessions; the caller bounds how long.
 pub async fn run(entrance: Entrance, hall: Arc<Hall>, stop: CancellationToken) {
-    let Entrance { listener, proxies } = entrance;
+    let Entrance { listener, is_behind_proxies } = entrance;
     let sessions = TaskTracker::new();
     let waiting = Arc::new(Semaphore::new(PROXIED_WAITING_MAX));
     loop {
@@ -85,11 +84,12 @@ pub async fn run(entrance: Entrance, hall: Arc<Hall>, stop: CancellationToken) {
         };
         let _ = stream.set_nodelay(true); // replies are small and written at once; Nagle would only delay them
         let (hall, stop) = (hall.clone(), stop.clone());
-        let Some(proxies) = &proxies else {
+        if !is_behind_proxies {
             sessions.spawn(async move { hall.welcome(stream, Guest::Client(peer), Vec::new(), &stop).await });
             continue;
-        };
-        let place = waiting.clone().try_acquire_owned().ok().filter(|_| proxies.contain(peer));
+        }
+        let is_trusted = hall.door.rules.load().proxies.contain(peer);
+        let place = waiting.clone().try_acquire_owned().ok().filter(|_| is_trusted);
         let Some(place) = place else {
             hall.turn_away_proxy(peer, "it is not in proxyProtocol.trusted, or too many connections wait");
             continue;
@@ -146,8 +146,14 @@ impl Hall {
     async fn welcome(&self, stream: TcpStream, guest: Guest, said: Vec<u8>, stop: &CancellationToken) {
         let (Guest::Client(client) | Guest::Proxy(client)) = guest;
         let client = client.to_canonical();
+        if *self.door.cordoned.borrow() {
+            if matches!(guest, Guest::Client(_)) {
+                self.door.primary.client_connected(client); // delivery goes on
+            }
+            return self.turn_away(stream, client, &Reply::cordoned()).await;
+        }
         let Some(place) = self.places.admit(client, std::time::Instant::now()) else {
-            return self.turn_away(stream, client).await;
+            return self.turn_away(stream, client, &Reply::too_many_connections()).await;
         };
         self.door.metrics.sessions.inc();
         let names = self.names.as_ref().filter(|_| matches!(guest, Guest::Client(_)));
@@ -159,10 +165,10 @@ impl Hall {
         self.door.metrics.sessions.dec();
     }
 
-    async fn turn_away(&self, mut stream: TcpStream, client: IpAddr) {
-        let reply = Reply::too_many_connections();
-        self.count(reply.refused_for().unwrap_or_default());
-        tracing::debug!(%client, "too many connections");
+    async fn turn_away(&self, mut stream: TcpStream, client: IpAddr, reply: &Reply) {
+        let reason = reply.refused_for().unwrap_or_default();
+        self.count(reason);
+        tracing::debug!(%client, reason, "connection turned away");
         let mut output = Vec::new();
         reply.write(&mut output);
         let _ = timeout(REFUSAL_TIMEOUT, stream.write_all(&output)).await;

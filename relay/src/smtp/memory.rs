@@ -33,19 +33,26 @@ pub fn beyond_own(recipient_bytes: usize) -> usize {
 #[derive(Debug)]
 pub struct Memory {
     used: AtomicUsize,
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
 }
 
 impl Memory {
     /// `bytes_max`: for all sessions, of which there are `sessions_max` at most, each with its own.
     pub fn new(bytes_max: usize, sessions_max: usize) -> Arc<Self> {
+        let memory = Self { used: AtomicUsize::new(0), bytes_max: AtomicUsize::new(0) };
+        memory.bound(bytes_max, sessions_max);
+        Arc::new(memory)
+    }
+
+    /// The same from now on. What is held beyond it comes back as it does anyway; until then nobody gets more.
+    pub fn bound(&self, bytes_max: usize, sessions_max: usize) {
         let own = OWN_BYTES.saturating_mul(sessions_max);
-        Arc::new(Self { used: AtomicUsize::new(0), bytes_max: bytes_max.saturating_sub(own) })
+        self.bytes_max.store(bytes_max.saturating_sub(own), Ordering::Relaxed);
     }
 
     /// In which pieces large content is to go to its file.
     pub fn piece_bytes(&self) -> usize {
-        let is_scarce = self.used.load(Ordering::Relaxed) > self.bytes_max / 2;
+        let is_scarce = self.used.load(Ordering::Relaxed) > self.bytes_max.load(Ordering::Relaxed) / 2;
         if is_scarce { SCARCE_PIECE_BYTES } else { PIECE_BYTES }
     }
 
@@ -70,7 +77,7 @@ impl Share {
             self.bytes = bytes;
             return true;
         }
-        let (more, bytes_max) = (bytes - self.bytes, self.memory.bytes_max);
+        let (more, bytes_max) = (bytes - self.bytes, self.memory.bytes_max.load(Ordering::Relaxed));
         let grown = |used: usize| used.checked_add(more).filter(|used| *used <= bytes_max);
         let is_left = self.memory.used.try_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok();
         if is_left {
@@ -103,5 +110,15 @@ mod tests {
         drop(first);
         assert!(second.resize(100));
         assert!(!Memory::new(100, 2).share().resize(1), "each session's own goes first");
+    }
+
+    #[test]
+    fn a_new_bound_takes_nothing_from_who_has_it() {
+        let memory = Memory::new(100, 0);
+        let (mut first, mut second) = (memory.share(), memory.share());
+        assert!(first.resize(80));
+        memory.bound(50, 0);
+        assert!(!second.resize(1) && !first.resize(81));
+        assert!(first.resize(40) && second.resize(10) && !second.resize(11));
     }
 }

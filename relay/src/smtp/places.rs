@@ -39,15 +39,14 @@ impl Bounds {
 
 /// All sessions.
 pub struct Places {
-    bounds: Bounds,
     /// Instants are kept as milliseconds since this one.
     epoch: Instant,
     sessions: Mutex<Sessions>,
     busy: watch::Sender<bool>,
 }
 
-#[derive(Default)]
 struct Sessions {
+    bounds: Bounds,
     /// How many each client has. As large as there are sessions, since an entry goes with its last one.
     by_client: HashMap<IpAddr, usize>,
     all: HashMap<u64, Arc<Doing>>,
@@ -71,7 +70,15 @@ const BUSY: u64 = u64::MAX;
 impl Places {
     /// None is taken.
     pub fn new(bounds: Bounds, now: Instant) -> Arc<Self> {
-        Arc::new(Self { bounds, epoch: now, sessions: Mutex::default(), busy: watch::Sender::new(false) })
+        let sessions = Sessions { bounds, by_client: HashMap::new(), all: HashMap::new(), leaving: 0, last: 0 };
+        Arc::new(Self { epoch: now, sessions: Mutex::new(sessions), busy: watch::Sender::new(false) })
+    }
+
+    /// From now on there are so many places. Nobody loses one that he has.
+    pub fn bound(&self, bounds: Bounds) {
+        let mut sessions = self.lock();
+        sessions.bounds = bounds;
+        self.note_busy(&sessions);
     }
 
     /// A place for this client, unless it has too many, or all are taken and nobody is idle.
@@ -79,11 +86,12 @@ impl Places {
         let network = network(client);
         let mut sessions = self.lock();
         let own = sessions.by_client.get(&network).copied().unwrap_or_default();
-        if own >= self.bounds.sessions_per_client_max || sessions.all.len() >= self.bounds.with_those_leaving() {
+        let Bounds { sessions_max, sessions_per_client_max } = sessions.bounds;
+        if own >= sessions_per_client_max || sessions.all.len() >= sessions.bounds.with_those_leaving() {
             return None;
         }
         // Who was told to give way is as good as gone, and is not told twice.
-        if sessions.all.len() - sessions.leaving >= self.bounds.sessions_max {
+        if sessions.all.len() - sessions.leaving >= sessions_max {
             self.longest_idle(&sessions, now)?.give_way.cancel();
             sessions.leaving += 1;
         }
@@ -112,7 +120,7 @@ impl Places {
     }
 
     fn note_busy(&self, sessions: &Sessions) {
-        let is_busy = sessions.all.len() >= self.bounds.busy_from();
+        let is_busy = sessions.all.len() >= sessions.bounds.busy_from();
         self.busy.send_if_modified(|busy| std::mem::replace(busy, is_busy) != is_busy);
     }
 
@@ -239,6 +247,19 @@ mod tests {
         assert!(*busy.borrow(), "four of five");
         taken.pop();
         assert!(!*busy.borrow());
+    }
+
+    #[test]
+    fn new_bounds_hold_for_newcomers_and_nobody_has_to_go_for_them() {
+        let (places, now) = places(5, 5);
+        let taken: Vec<_> = (0..3).map(|_| admit(&places, "192.0.2.1", now).unwrap()).collect();
+        places.bound(Bounds { sessions_max: 2, sessions_per_client_max: 2 });
+        assert!(*taken[0].busy().borrow() && !taken.iter().any(gives_way));
+        assert!(admit(&places, "192.0.2.2", now + 60 * SECOND).is_none());
+        places.bound(Bounds { sessions_max: 9, sessions_per_client_max: 4 });
+        assert!(!*taken[0].busy().borrow());
+        let _fourth = admit(&places, "192.0.2.1", now).unwrap();
+        assert!(admit(&places, "192.0.2.1", now).is_none());
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let (id, received_at, client) = (MessageId::new(), Timestamp::now(), self.client);
         let envelope =
             Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body, smtputf8, ret, envid };
-        let hostname = &self.door.terms.hostname;
+        let hostname = &self.rules.terms.hostname;
         let cipher = self.wire.cipher();
         let circumstances = Circumstances { client_name: self.name.get(), cipher: cipher.as_deref() };
         let trace = trace::received_field(&envelope, hostname, circumstances).into_bytes();
@@ -176,14 +176,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// After each read: large content goes to its file, and more room on the volume is promised if it is needed.
     async fn put_away(&mut self, message: &mut Message, content_bytes: u64) {
-        let door = self.door;
+        let (door, rules) = (self.door, self.rules);
         let piece_bytes = door.memory.piece_bytes();
         message.spill(piece_bytes).await;
         let content = message.incoming.buffer();
         if content.is_empty() {
             content.shrink_to(piece_bytes); // it was just put away
         }
-        let has_room = |promised| door.has_room(promised);
+        let has_room = |promised| door.has_room(rules, promised);
         let is_covered = self.promise.as_mut().is_none_or(|promise| promise.covers(content_bytes, has_room));
         if !is_covered && message.written.is_ok() {
             message.written = Err(NotKept::Full);

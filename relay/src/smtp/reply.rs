@@ -332,6 +332,11 @@ impl Reply {
         Self::refusal(421, "4.4.2", "evicted", "Others wait and nothing came from you; closing, try again soon")
     }
 
+    /// This relay takes no more mail, for as long as its configuration says so; others of the domain may.
+    pub fn cordoned() -> Self {
+        Self::refusal(421, "4.3.2", "cordoned", "This server takes no mail for now; try the next one, or again later")
+    }
+
     /// RFC 5321 section 3.8.
     pub fn shutting_down() -> Self {
         Self::new(421, "4.3.2", "Shutting down; try again soon")

@@ -2,6 +2,7 @@
 
 use std::{fs, net::Ipv4Addr, path::Path};
 
+use backupmx_relay_api::config::PrimaryTls;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 
@@ -68,7 +69,7 @@ fn verifies(ca_file: &Path, server_name: Option<&str>) -> Caller {
         ca_file: Some(ca_file.display().to_string()),
         ..PrimaryTls::default()
     };
-    Caller::new("mx2.example.org".into(), &tls, Vec::new()).unwrap()
+    Caller::new("mx2.example.org".into(), Arc::new(Encryption::new(&tls).unwrap()), Vec::new())
 }
 
 async fn opened(caller: &Caller, script: Vec<Act>) -> Result<Hop, OpenError> {
@@ -163,17 +164,14 @@ fn what_cannot_be_verified_with_is_told_at_once_with_the_cure() {
     let refused = |server_name: &str| {
         let (ca_file, server_name) = (Some(file.display().to_string()), Some(server_name.to_owned()));
         let tls = PrimaryTls { mode: TlsMode::Verify, server_name, ca_file, ..PrimaryTls::default() };
-        Caller::new("mx2.example.org".into(), &tls, Vec::new()).err().unwrap().to_string()
+        Encryption::new(&tls).err().unwrap().to_string()
     };
     assert!(refused(NAME).contains("ca.pem") && refused(NAME).contains("may read"), "{}", refused(NAME));
     fs::write(&file, "junk").unwrap();
     assert!(refused(NAME).contains("ca.pem") && refused(NAME).contains("PEM"), "{}", refused(NAME));
     Authority::new("one").write(&file);
     assert!(refused("mx 1").contains("serverName"), "{}", refused("mx 1"));
-    assert!(
-        Caller::new("mx2.example.org".into(), &PrimaryTls { mode: TlsMode::Verify, ..PrimaryTls::default() }, vec![])
-            .is_ok()
-    );
+    assert!(Encryption::new(&PrimaryTls { mode: TlsMode::Verify, ..PrimaryTls::default() }).is_ok());
 }
 
 #[tokio::test]
@@ -267,7 +265,8 @@ async fn a_server_may_refuse_for_good_or_for_now_or_say_nonsense() {
 async fn a_next_hop_that_is_this_relay_is_told() {
     let (host, _served) = serve(vec![vec![], vec![]]).await;
     let own = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, host.port))];
-    let caller = Caller::new("mx2.example.org".into(), &PrimaryTls::default(), own).unwrap();
+    let encryption = Encryption::new(&PrimaryTls::default()).unwrap();
+    let caller = Caller::new("mx2.example.org".into(), Arc::new(encryption), own);
     let cause = caller.open(&host, PATIENCE, false).await.err().unwrap();
     assert!(matches!(cause, OpenError::Ourselves { .. }) && cause.is_unreachable(), "{cause}");
     assert!(matches!(caller.touch(&host, PATIENCE).await, Err(OpenError::Ourselves { .. })));
