@@ -3,10 +3,11 @@
 //! Thousands fit into one process: each is a listener and a task, on an address of 127.0.0.0/8 of its own.
 
 use std::{
+    collections::HashMap,
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -32,6 +33,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// More than anybody should read, little enough for a test.
 const HUGE_BYTES: usize = 64 << 20;
+/// A part of them. Not within a connection, of which there are thousands.
+static SPACES: [u8; 1 << 16] = [b' '; 1 << 16];
 /// Keys that the first relays did not have.
 const NEWER_KEYS: [&str; 5] = ["revision", "config", "clients", "cordoned", "outages"];
 
@@ -40,6 +43,10 @@ pub struct FakeRelay {
     shared: Arc<Shared>,
     task: AbortHandle,
 }
+
+/// Relays by the names of their pods. Each starts when it is first asked for.
+#[derive(Clone, Default)]
+pub struct Fleet(Arc<Mutex<HashMap<String, Arc<FakeRelay>>>>);
 
 /// How it answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,6 +178,14 @@ impl Drop for FakeRelay {
     }
 }
 
+impl Fleet {
+    /// The relay of this pod.
+    pub fn relay(&self, pod: &str) -> Arc<FakeRelay> {
+        let mut relays = self.0.lock().expect("nobody panics with the fleet in his hand");
+        Arc::clone(relays.entry(pod.to_owned()).or_insert_with(|| Arc::new(FakeRelay::start())))
+    }
+}
+
 /// Allows this process as many open files as it may have at all: each relay is one, each connection two.
 pub fn raise_file_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -238,9 +253,8 @@ async fn hold(shared: &Shared, stream: TcpStream) -> io::Result<()> {
         let length = padding_bytes + body.len();
         let head = format!("HTTP/1.1 {code} \r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await?;
-        let spaces = [b' '; 1 << 16];
-        for _ in 0..padding_bytes / spaces.len() {
-            stream.write_all(&spaces).await?;
+        for _ in 0..padding_bytes / SPACES.len() {
+            stream.write_all(&SPACES).await?;
         }
         stream.write_all(body.as_bytes()).await?;
     }

@@ -1,6 +1,5 @@
 use std::{
     collections::HashMap,
-    net::Ipv4Addr,
     sync::{Arc, Mutex},
 };
 
@@ -14,6 +13,7 @@ use super::{
     pods::{Fate, Kubelet},
     *,
 };
+use crate::fake_relay::Fleet;
 
 fn relays(replicas: u32) -> StatefulSet {
     from_json(json!({
@@ -47,9 +47,10 @@ fn phase(namespace: &Namespace, claim: &str) -> Option<String> {
 fn a_stateful_sets_pods_become_what_the_test_says() {
     let namespace = shared().namespace();
     let fates: Arc<Mutex<HashMap<String, Fate>>> = Arc::default();
-    let told = Arc::clone(&fates);
+    let (told, fleet) = (Arc::clone(&fates), Fleet::default());
+    let relays_of_pods = fleet.clone();
     let kubelet = Kubelet::play(&namespace, move |pod| {
-        let ready = Fate::Ready(Ipv4Addr::new(127, 0, 1, 1));
+        let ready = Fate::Ready(relays_of_pods.relay(&pod.name_any()).ip());
         told.lock().unwrap().get(&pod.name_any()).cloned().unwrap_or(ready)
     });
     let tell = |pod: &str, fate: Fate| {
@@ -63,9 +64,9 @@ fn a_stateful_sets_pods_become_what_the_test_says() {
     assert_eq!(phase(&namespace, "spool-relay-1").as_deref(), Some("Pending"));
     let pods = namespace.api::<Pod>();
     let status = |pod: &str| wait(pods.get(pod)).unwrap().status.unwrap();
-    assert_eq!(status("relay-0").pod_ip.as_deref(), Some("127.0.1.1"));
+    assert_eq!(status("relay-0").pod_ip, Some(fleet.relay("relay-0").ip().to_string()));
 
-    tell("relay-1", Fate::Ready(Ipv4Addr::new(127, 0, 1, 2)));
+    tell("relay-1", Fate::Ready(fleet.relay("relay-1").ip()));
     eventually(LIMIT, "two ready", || ready_replicas(&namespace) == 2);
     tell("relay-1", Fate::Waiting("CrashLoopBackOff"));
     eventually(LIMIT, "one ready", || ready_replicas(&namespace) == 1);
