@@ -1,0 +1,2 @@
+//! The command line program: reads flags, becomes leader, runs the controller until a signal.
+fn main() {}
