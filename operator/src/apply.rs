@@ -1,10 +1,16 @@
 //! Brings the objects of the cluster into the desired state, by server-side apply; the only writer of owned objects.
 
+use jiff::Timestamp;
+
 /// What is there after it.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
     /// Digest of the config document in the ConfigMap.
     pub config_digest: String,
+    /// Whom that document cordons.
+    pub cordoned: Vec<String>,
+    /// The StatefulSet of the relays; absent while there is none.
+    pub rollout: Option<Rollout>,
     /// Pods of the relays, by ordinal.
     pub pods: Vec<Pod>,
     /// Claims of the relays.
@@ -13,6 +19,30 @@ pub struct Applied {
     pub addresses: Vec<String>,
     /// What could not be made, a finding each.
     pub findings: Vec<Finding>,
+    /// Others that serve one of our domains.
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// How far the StatefulSet's controller is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Rollout {
+    /// Pods that it is told to have.
+    pub replicas: i32,
+    /// Whether its controller has seen the newest of what it is told.
+    pub seen: bool,
+    /// Pods that are made from the newest template.
+    pub updated: i32,
+}
+
+/// Another `BackupMx` that serves one of our domains.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Neighbour {
+    /// Where it is.
+    pub namespace: String,
+    /// How it is called.
+    pub name: String,
+    /// The domain.
+    pub domain: String,
 }
 
 /// A relay's pod, as far as it matters.
@@ -22,6 +52,8 @@ pub struct Pod {
     pub uid: String,
     pub ip: Option<String>,
     pub ready: bool,
+    /// Since when `ready` is what it is: the last transition of its condition, or else when the pod was made.
+    pub since: Option<Timestamp>,
     pub leaving: bool,
     /// Why it does not run, in the cluster's words: unschedulable, image pull, crash loop.
     pub trouble: Option<String>,
@@ -36,6 +68,8 @@ pub struct Claim {
     pub bound: bool,
     /// `backupmx.io/emptied-at`: its relay was seen cordoned and empty.
     pub emptied_at: Option<String>,
+    /// `backupmx.io/kept-because`: it is not deleted with the rest, though no mail waits on it.
+    pub kept_because: Option<String>,
     /// Why it is not bound, where the cluster tells.
     pub trouble: Option<String>,
 }

@@ -7,4 +7,6 @@ pub mod plan;
 pub mod desired;
 pub mod apply;
 pub mod observe;
+pub mod finalize;
 pub mod status;
+pub mod events;
