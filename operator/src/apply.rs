@@ -39,6 +39,7 @@ pub const OBSTACLE_TIME: Duration = Duration::from_secs(30);
 /// One request, with the client's own retries where the API server asks for patience (429, 503). It answers most in milliseconds.
 const REQUEST_MAX: Duration = Duration::from_secs(20);
 
+
 /// What is there after it.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {

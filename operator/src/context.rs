@@ -7,7 +7,7 @@ use std::{
 };
 
 use kube::{Client, runtime::events::Recorder};
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 use crate::{
     apply::{Document, Looked, Obstacles, resource},
@@ -17,6 +17,7 @@ use crate::{
     neighbours::Neighbours,
     observe::Relays,
     plan::Defaults,
+    status::Written,
     view::{Id, Kind, View},
     watch::Watches,
 };
@@ -58,8 +59,8 @@ pub struct Memory {
     pub nudges: Nudges,
     /// Relays that were seen empty, for the next decision.
     pub sightings: Vec<Sighting>,
-    /// The resource version that came of the last status, and when it was written.
-    pub published: Option<(u64, Instant)>,
+    /// The status that was written last, and the resource version that came of it.
+    pub written: Option<(Written, u64)>,
     /// Reconciles that failed one after the other.
     pub failures: u32,
 }

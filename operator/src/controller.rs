@@ -184,13 +184,15 @@ async fn bring_about(ctx: &Context, mx: &BackupMx, id: &Id) -> Result<Duration, 
             if !mx.spec.paused && finalize::end(mx).is_some() {
                 carry_out(ctx, mx, id, &decision.steps, now).await?; // what cannot be made can still be deleted
             }
-            publish::publish(ctx, mx, id, status::refused(mx, &refusal, now), now).await?;
-            return Ok(chance::spread(LOOK_AGAIN)); // no retry: only an edit helps
+            let due = publish::publish(ctx, mx, id, status::refused(mx, &refusal, now), now).await?;
+            return Ok(soonest([due, None, None, None])); // no retry: only an edit helps
         }
     };
     if mx.spec.paused {
-        let due = publish::publish(ctx, mx, id, status::derive(mx, &plan, &found, &observed, now), now).await?;
-        return Ok(due.unwrap_or(LOOK_AGAIN));
+        let status = status::derive(mx, &plan, &found, &observed, now);
+        let again = status::look_again(&status, &found, &observed, now).map(|then| publish::until(then, now));
+        let due = publish::publish(ctx, mx, id, status, now).await?;
+        return Ok(soonest([again, due, None, None]));
     }
     hold(ctx, mx, id).await?; // before there is anything that must not vanish with the resource
     let applied = if is_ending(&decision) {
@@ -204,9 +206,14 @@ async fn bring_about(ctx: &Context, mx: &BackupMx, id: &Id) -> Result<Duration, 
     carry_out(ctx, mx, id, &decision.steps, now).await?;
     let nudge = contract::nudge(ctx, id, &applied, &observed).await?;
     let status = status::derive(mx, &plan, &applied, &observed, now); // pure
+    let again = status::look_again(&status, &applied, &observed, now).map(|then| publish::until(then, now));
     let due = publish::publish(ctx, mx, id, status, now).await?;
     let obstacle = (!applied.findings.is_empty()).then_some(apply::OBSTACLE_TIME);
-    Ok([nudge, due, obstacle].into_iter().flatten().min().unwrap_or_else(|| chance::spread(LOOK_AGAIN)))
+    Ok(soonest([nudge, again, due, obstacle]))
+}
+
+fn soonest(times: [Option<Duration>; 4]) -> Duration {
+    times.into_iter().flatten().min().unwrap_or_else(|| chance::spread(LOOK_AGAIN))
 }
 
 fn decide(ctx: &Context, mx: &BackupMx, id: &Id, wanted: i32, found: &Applied, observed: &Observed) -> Decision {

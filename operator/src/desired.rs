@@ -46,3 +46,8 @@ pub fn build(_plan: &Plan, _circumstances: &Circumstances) -> Desired {
 pub fn digest(config: &str) -> String {
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(config.as_bytes()))
 }
+
+/// The Secret with the token of the admin API.
+pub fn admin_secret(_plan: &Plan, _token: &str) -> k8s_openapi::api::core::v1::Secret {
+    unimplemented!()
+}

@@ -223,7 +223,8 @@ fn live(world: &World, seen: &[Sighting]) -> Decision {
     sort(&mut decision.cordoned);
 
     let stays = leaving.iter().filter(|(_, standing)| !standing.may_go()).filter_map(|(pod, _)| ordinal(pod)).max();
-    let held_back = returning.iter().filter_map(|claim| ordinal(&claim.pod)).filter(|ordinal| *ordinal >= world.replicas).min();
+    let held_back =
+        returning.iter().filter_map(|claim| ordinal(&claim.pod)).filter(|ordinal| *ordinal >= world.replicas).min();
     decision.replicas = match (stays, held_back) {
         (Some(stays), _) => (stays + 1).max(world.wanted),
         (None, Some(ordinal)) => ordinal.min(world.wanted),
@@ -232,7 +233,10 @@ fn live(world: &World, seen: &[Sighting]) -> Decision {
     if let Some(obstacles) = obstacles(&leaving) {
         decision.wait = Some(Wait {
             reason: "ScaleInBlocked",
-            message: format!("{obstacles} They leave when they are empty. To keep them, set spec.replicas back to {}.", highest(world)),
+            message: format!(
+                "{obstacles} They leave when they are empty. To keep them, set spec.replicas back to {}.",
+                highest(world)
+            ),
         });
     }
     decision

@@ -10,6 +10,7 @@ pub mod observe;
 pub mod finalize;
 pub mod contract;
 pub mod status;
+pub mod events;
 pub mod controller;
 pub mod context;
 pub mod neighbours;

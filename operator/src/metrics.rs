@@ -1,7 +1,7 @@
 //! What the operator counts of its own work. Only drivers count.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, process_collector::ProcessCollector,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, process_collector::ProcessCollector,
 };
 
 /// A reconcile takes a millisecond where nothing changed, and some twenty requests where everything is new.
@@ -15,7 +15,7 @@ pub struct Metrics {
     duration: Histogram,
     errors: IntCounterVec,
     applied: IntCounterVec,
-    statuses: IntCounterVec,
+    statuses: IntCounter,
     polls: IntCounterVec,
     relays: IntGauge,
     silent: IntGauge,
@@ -37,19 +37,20 @@ impl Metrics {
             duration: Histogram::with_opts(duration)?,
             errors: counters("errors_total", "Errors that were retried, by the step that failed.", "step")?,
             applied: counters("applied_total", "Objects that were applied, by kind.", "kind")?,
-            statuses: counters("statuses_written_total", "Statuses that were written, by why.", "why")?,
+            statuses: IntCounter::new("backupmx_operator_statuses_written_total", "Statuses that were written.")?,
             polls: counters("relay_polls_total", "Questions to relays, by what came of them.", "outcome")?,
             relays: gauge("relays", "Relays that are asked.")?,
             silent: gauge("relays_silent", "Relays among them that do not answer.")?,
             leader: gauge("leader", "1 while this process is the one that acts.")?,
         };
         let Self { registry, reconciles, duration, errors, applied, statuses, polls, relays, silent, leader } = &metrics;
-        for counters in [reconciles, errors, applied, statuses, polls] {
+        for counters in [reconciles, errors, applied, polls] {
             registry.register(Box::new(counters.clone()))?;
         }
         for gauge in [relays, silent, leader] {
             registry.register(Box::new(gauge.clone()))?;
         }
+        registry.register(Box::new(statuses.clone()))?;
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
         Ok(metrics)
@@ -71,9 +72,9 @@ impl Metrics {
         self.applied.with_label_values(&[kind]).inc();
     }
 
-    /// A status was written: `state` or `numbers`.
-    pub fn wrote_status(&self, why: &str) {
-        self.statuses.with_label_values(&[why]).inc();
+    /// A status was written.
+    pub fn wrote_status(&self) {
+        self.statuses.inc();
     }
 
     /// A relay was asked: `news`, `no news`, `unreachable`, `broken`, `unreadable`.

@@ -3,19 +3,24 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::{Api, ResourceExt, api::PostParams};
-use tokio::time::Instant;
+use kube::{
+    Api, Resource,
+    api::PostParams,
+    runtime::events::{Event, EventType},
+};
 
 use super::Error;
 use crate::{
-    apply::request,
+    apply::{chain, request},
     context::Context,
     crd::{BackupMx, BackupMxStatus},
+    events::{self, Severity},
+    status::{Publish, Written, publish_due},
     view::{Id, OPERATOR},
 };
 
 /// Our own last status has not come back to us yet; it takes milliseconds.
-const STALE_TIME: Duration = Duration::from_millis(200);
+const ECHO_TIME: Duration = Duration::from_millis(200);
 
 /// Writes it if it is due. Returns when it is due otherwise; none if there is nothing to write.
 ///
@@ -28,34 +33,52 @@ pub async fn publish(
     status: BackupMxStatus,
     now: Timestamp,
 ) -> Result<Option<Duration>, Error> {
-    let published = ctx.remember(id, |memory| memory.published);
-    let version = mx.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0_u64);
-    if published.is_some_and(|(newest, _)| version < newest) {
-        return Ok(Some(STALE_TIME));
+    let (written, newest) = ctx.remember(id, |memory| memory.written.clone()).unzip();
+    if newest.is_some_and(|newest| version(mx) < newest) {
+        return Ok(Some(ECHO_TIME));
     }
-    let Some(due) = due(mx.status.as_ref(), &status, published.map(|(_, at)| at)) else { return Ok(None) };
-    if !due.is_zero() {
-        return Ok(Some(due));
+    match publish_due(mx.status.as_ref(), &status, written.as_ref(), now) {
+        Publish::No => return Ok(None),
+        Publish::At(due) => return Ok(Some(until(due, now))),
+        Publish::Now => {}
     }
     let resources: Api<BackupMx> = Api::namespaced(ctx.client.clone(), &id.namespace);
-    let mut next = mx.clone();
-    let before = next.status.replace(status);
+    let next = BackupMx { status: Some(status.clone()), ..mx.clone() };
     let params = PostParams { field_manager: Some(OPERATOR.into()), ..PostParams::default() };
-    match request(resources.replace_status(&id.name, &params, &next)).await {
-        Ok(written) => {
-            ctx.metrics.wrote_status("state");
-            let version = written.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0);
-            ctx.remember(id, |memory| memory.published = Some((version, Instant::now())));
-            let _ = (before, now);
-            Ok(None)
-        }
+    let answer = match request(resources.replace_status(&id.name, &params, &next)).await {
+        Ok(answer) => answer,
         // It has changed meanwhile, and the watch is about to say so.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Some(STALE_TIME)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None), // it is gone
-        Err(cause) => Err(Error::Publish(cause)),
-    }
+        Err(kube::Error::Api(refused)) if refused.code == 409 => return Ok(Some(ECHO_TIME)),
+        Err(kube::Error::Api(refused)) if refused.code == 404 => return Ok(None), // it is gone
+        Err(cause) => return Err(Error::Publish(cause)),
+    };
+    ctx.metrics.wrote_status();
+    tell(ctx, mx, &status).await;
+    let written = Written { at: now, status };
+    ctx.remember(id, |memory| memory.written = Some((written, version(&answer))));
+    Ok(None)
 }
 
-fn due(before: Option<&BackupMxStatus>, now: &BackupMxStatus, _published: Option<Instant>) -> Option<Duration> {
-    (before != Some(now)).then_some(Duration::ZERO)
+/// From `now` to then; nothing if it is over.
+pub fn until(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(then.duration_since(now)).unwrap_or_default()
+}
+
+fn version(mx: &BackupMx) -> u64 {
+    mx.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+/// An Event that cannot be written is no reason to do anything again: the status says the same.
+async fn tell(ctx: &Context, mx: &BackupMx, status: &BackupMxStatus) {
+    for events::Event { severity, reason, action, note } in events::between(mx.status.as_ref(), status) {
+        let type_ = match severity {
+            Severity::Normal => EventType::Normal,
+            Severity::Warning => EventType::Warning,
+        };
+        tracing::info!(reason, note, "event");
+        let event = Event { type_, reason, note: Some(note), action: action.into(), secondary: None };
+        if let Err(cause) = request(ctx.recorder.publish(&event, &mx.object_ref(&()))).await {
+            tracing::warn!(cause = %chain(&cause), reason = event.reason, "write an Event");
+        }
+    }
 }
