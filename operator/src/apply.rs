@@ -28,10 +28,13 @@ use crate::{
     chance, cluster,
     context::Context,
     crd::BackupMx,
-    desired::{self, Circumstances, Desired},
+    desired::{
+        self, Circumstances, Desired,
+        labels::{self, MANAGER, OWNER_UID},
+    },
     foreign::shown,
     plan::Plan,
-    view::{Id, Key, Kind, Live, OPERATOR, OWNER_ANNOTATION, Print},
+    view::{Id, Key, Kind, Live, Print},
 };
 
 /// What stands in an object's way is looked at again after this, if nothing else wakes its resource.
@@ -178,8 +181,8 @@ pub type Obstacles = HashMap<(Kind, String), Obstacle>;
 /// What is there now, without a change. What the config document says is known only once it was applied by this process.
 pub fn look(ctx: &Context, id: &Id) -> Applied {
     let live = |kind, name: String| ctx.view.object(&key(id, kind, &name));
-    let addresses = live(Kind::Service, format!("{}-smtp", id.name)).map(|service| service.addresses.into_vec());
-    let rollout = live(Kind::StatefulSet, format!("{}-relay", id.name)).and_then(|set| set.rollout);
+    let addresses = live(Kind::Service, labels::smtp_name(&id.name)).map(|service| service.addresses.into_vec());
+    let rollout = live(Kind::StatefulSet, labels::relay_name(&id.name)).and_then(|set| set.rollout);
     let document = ctx.remember(id, |memory| memory.document.clone());
     Applied {
         config_digest: document.digest,
@@ -228,10 +231,10 @@ pub async fn apply(ctx: &Context, mx: &BackupMx, plan: &Plan, around: &Circumsta
     work.put(Kind::NetworkPolicy, network_policy).await?; // it must hold before a pod can be reached
     work.put(Kind::PodDisruptionBudget, disruption_budget).await?; // likewise before one can be evicted
     work.put(Kind::Service, relays_service).await?; // pods get their names from it
-    work.put_or_remove(Kind::Certificate, &plan.name, certificate).await?; // cert-manager takes a while to issue it
+    work.put_or_remove(Kind::Certificate, &labels::relay_name(&plan.name), certificate).await?; // cert-manager takes a while to issue it
     work.put(Kind::StatefulSet, stateful_set).await?;
     work.put(Kind::Service, smtp_service).await?; // senders come when there is somebody to receive them
-    work.put_or_remove(Kind::PodMonitor, &plan.name, pod_monitor).await?;
+    work.put_or_remove(Kind::PodMonitor, &labels::relay_name(&plan.name), pod_monitor).await?;
     let findings = work.findings;
     Ok(Applied { findings, ..look(ctx, &id) })
 }
@@ -312,7 +315,7 @@ impl Work<'_> {
     }
 
     async fn request<K: Serialize + Debug>(&self, kind: Kind, name: &str, object: &K) -> kube::Result<Live> {
-        let (params, patch) = (PatchParams::apply(OPERATOR).force(), Patch::Apply(object));
+        let (params, patch) = (PatchParams::apply(MANAGER).force(), Patch::Apply(object));
         if kind == Kind::StatefulSet {
             // How many pods it is told to have must be known at once: on it rests which of them may go.
             let sets: Api<StatefulSet> = Api::namespaced(self.ctx.client.clone(), &self.id.namespace);
@@ -404,7 +407,7 @@ fn seen(live: &Live, owner: &str, desired: u64, kind: Kind, name: &str) -> Stand
 
 /// Of an object that the watch does not see: it is foreign, or somebody took our labels away.
 fn judge(meta: &ObjectMeta, uid: &str, kind: Kind, name: &str) -> Standing {
-    let owner = meta.annotations.as_ref().and_then(|annotations| annotations.get(OWNER_ANNOTATION));
+    let owner = meta.annotations.as_ref().and_then(|annotations| annotations.get(OWNER_UID));
     if owner.is_some_and(|owner| owner == uid) {
         return Standing::Ours { uid: meta.uid.clone().unwrap_or_default() };
     }

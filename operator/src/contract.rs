@@ -18,7 +18,8 @@ use crate::{
     apply::{Applied, Error, request},
     context::Context,
     observe::{Observed, Report},
-    view::{Id, OPERATOR},
+    desired::labels::MANAGER,
+    view::Id,
 };
 
 /// On a pod: digest of the document that its relay is to read, and how often that was said.
@@ -91,7 +92,7 @@ fn is_behind(report: &Report, digest: &str) -> bool {
 async fn annotate(ctx: &Context, id: &Id, pod: &str, digest: &str, attempt: u32) -> Result<(), Error> {
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &id.namespace);
     let patch = Patch::Merge(json!({"metadata": {"annotations": {DIGEST_ANNOTATION: format!("{digest} {attempt}")}}}));
-    let params = PatchParams { field_manager: Some(OPERATOR.into()), ..PatchParams::default() };
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     match request(pods.patch_metadata(pod, &params, &patch)).await {
         Ok(_) => Ok(()),
         // It has just gone; its successor mounts the newest document.

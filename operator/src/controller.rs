@@ -32,7 +32,8 @@ use crate::{
     observe::{self, Observed},
     plan,
     status,
-    view::{Id, OPERATOR},
+    desired::labels::MANAGER,
+    view::Id,
 };
 
 /// Resources that are worked on at a time. Each waits for the API server most of the time, which answers some hundred requests a
@@ -269,7 +270,7 @@ async fn release(ctx: &Context, mx: &BackupMx, id: &Id) -> Result<(), Error> {
 async fn set_finalizers(ctx: &Context, mx: &BackupMx, id: &Id, finalizers: Vec<&str>) -> Result<(), Error> {
     let resources: Api<BackupMx> = Api::namespaced(ctx.client.clone(), &id.namespace);
     let metadata = json!({"resourceVersion": mx.resource_version(), "finalizers": finalizers});
-    let params = PatchParams { field_manager: Some(OPERATOR.into()), ..PatchParams::default() };
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     match request(resources.patch_metadata(&id.name, &params, &Patch::Merge(json!({ "metadata": metadata })))).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()), // it is gone

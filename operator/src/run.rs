@@ -18,7 +18,8 @@ use crate::{
     metrics::Metrics,
     observe::Relays,
     plan::Defaults,
-    view::{OPERATOR, View},
+    desired::labels::MANAGER,
+    view::View,
     watch::Watches,
 };
 
@@ -66,7 +67,7 @@ pub async fn run(settings: Settings, client: Client, observe: TcpListener, stop:
     let pages = axum::serve(observe, health.clone().router()).into_future();
     let view = Arc::new(View::default());
     let watches = Watches::new(client.clone(), settings.namespace.clone(), view.clone(), relays.clone(), wake(&wakes));
-    let reporter = Reporter { controller: OPERATOR.into(), instance: Some(settings.instance.clone()) };
+    let reporter = Reporter { controller: MANAGER.into(), instance: Some(settings.instance.clone()) };
     let ctx = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,

@@ -13,16 +13,10 @@ use std::{
 use kube::core::ObjectMeta;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::apply::{Claim, Pod, Rollout};
-
-/// On every object: the name of its `BackupMx`, which is in the same namespace.
-pub const NAME_LABEL: &str = "backupmx.io/name";
-/// On every object: who made it.
-pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
-/// Value of [`MANAGED_BY_LABEL`], field manager, and name in Events.
-pub const OPERATOR: &str = "backupmx-operator";
-/// On every object: the uid of its `BackupMx`. A name may be used again, a uid never is.
-pub const OWNER_ANNOTATION: &str = "backupmx.io/owner-uid";
+use crate::{
+    apply::{Claim, Pod, Rollout},
+    desired::labels::{NAME, OWNER_UID},
+};
 
 /// Which `BackupMx`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -42,7 +36,7 @@ impl fmt::Display for Id {
 impl Id {
     /// Whose this object is; none if its label was taken away.
     pub fn of(meta: &ObjectMeta) -> Option<Self> {
-        let name = meta.labels.as_ref()?.get(NAME_LABEL)?;
+        let name = meta.labels.as_ref()?.get(NAME)?;
         Some(Self { namespace: meta.namespace.clone()?, name: name.clone() })
     }
 }
@@ -94,9 +88,9 @@ pub struct Key {
 pub struct Live {
     /// Its uid.
     pub uid: Box<str>,
-    /// [`OWNER_ANNOTATION`].
+    /// Annotation [`OWNER_UID`].
     pub owner: Option<Box<str>>,
-    /// [`NAME_LABEL`].
+    /// Label [`NAME`].
     pub of: Box<str>,
     /// Its resource version: news that is older than what is known is no news.
     pub version: u64,
@@ -137,8 +131,8 @@ impl Live {
             hash.update(value.as_bytes());
             hash.update(&[0]);
         }
-        let label = meta.labels.as_ref().and_then(|labels| labels.get(NAME_LABEL));
-        let owner = meta.annotations.as_ref().and_then(|annotations| annotations.get(OWNER_ANNOTATION));
+        let label = meta.labels.as_ref().and_then(|labels| labels.get(NAME));
+        let owner = meta.annotations.as_ref().and_then(|annotations| annotations.get(OWNER_UID));
         Self {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             owner: owner.map(|owner| owner.as_str().into()),

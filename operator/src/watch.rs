@@ -36,7 +36,8 @@ use tokio::sync::Notify;
 use crate::{
     apply, cluster,
     observe::Relays,
-    view::{Id, Key, Kind, Live, MANAGED_BY_LABEL, OPERATOR, View},
+    desired::labels::MANAGER,
+    view::{Id, Key, Kind, Live, View},
 };
 
 /// Objects in one page of a list. A page is held whole while it is read, and a StatefulSet takes 10 KB on the wire.
@@ -251,7 +252,7 @@ impl Watches {
 
 /// Everything that we made, and nothing else.
 fn config() -> Config {
-    Config::default().labels(&format!("{MANAGED_BY_LABEL}={OPERATOR}")).page_size(PAGE_OBJECTS)
+    Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}")).page_size(PAGE_OBJECTS)
 }
 
 /// The watch goes on by itself, after a back-off; whether that helps is seen in `/readyz` and in what is not repaired.

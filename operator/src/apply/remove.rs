@@ -12,7 +12,8 @@ use super::{Error, request};
 use crate::{
     context::Context,
     finalize::{EMPTIED_AT, KEPT_BECAUSE},
-    view::{Id, Key, Kind, Live, OPERATOR},
+    desired::labels::MANAGER,
+    view::{Id, Key, Kind, Live},
 };
 
 const CLAIM: &str = "PersistentVolumeClaim";
@@ -64,7 +65,7 @@ pub async fn remove_mark(ctx: &Context, id: &Id, claim: &str) -> Result<(), Erro
 
 async fn annotate(ctx: &Context, id: &Id, claim: &str, annotations: Value) -> Result<(), Error> {
     let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
-    let params = PatchParams { field_manager: Some(OPERATOR.into()), ..PatchParams::default() };
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     match request(api(ctx, id).patch_metadata(claim, &params, &patch)).await {
         Ok(_) => Ok(()),
         Err(source) => Err(Error::Annotate { kind: CLAIM, name: claim.to_owned(), source }),

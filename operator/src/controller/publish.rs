@@ -16,7 +16,8 @@ use crate::{
     crd::{BackupMx, BackupMxStatus},
     events::{self, Severity},
     status::{Publish, Written, publish_due},
-    view::{Id, OPERATOR},
+    desired::labels::MANAGER,
+    view::Id,
 };
 
 /// Our own last status has not come back to us yet; it takes milliseconds.
@@ -44,7 +45,7 @@ pub async fn publish(
     }
     let resources: Api<BackupMx> = Api::namespaced(ctx.client.clone(), &id.namespace);
     let next = BackupMx { status: Some(status.clone()), ..mx.clone() };
-    let params = PostParams { field_manager: Some(OPERATOR.into()), ..PostParams::default() };
+    let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
     let answer = match request(resources.replace_status(&id.name, &params, &next)).await {
         Ok(answer) => answer,
         // It has changed meanwhile, and the watch is about to say so.

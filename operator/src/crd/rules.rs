@@ -191,7 +191,7 @@ pub fn object_name(kind: &'static str) -> impl FnMut(&mut Schema) {
         schema.insert("maxLength".into(), 253.into());
         rule(
             "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
-            format!("write the name of a {kind}: lower-case letters, digits, hyphens and dots"),
+            format!("write the name of the {kind}: lower-case letters, digits, hyphens and dots"),
         )(schema);
     }
 }
