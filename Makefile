@@ -45,13 +45,13 @@ bench-spool: ## Measure the spool on the disk below target/ (some minutes, 6 GiB
 check: ## Format, lints, what dependencies may be, generated files, and each crate on its own
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
-	@for package in backupmx-relay-api backupmx-relay backupmx-tests; do \
+	@for package in backupmx-relay-api backupmx-relay backupmx-operator backupmx-tests; do \
 		echo "cargo check --package $$package"; \
 		$(CARGO) check --quiet --package $$package || exit 1; \
 	done
 	@deny=$$(tests/tools/cargo-deny.sh) && echo "cargo deny check" && $$deny --locked check bans licenses sources
 	@$(MAKE) --no-print-directory generate
-	@git diff --exit-code --stat -- docs/relay-help.txt docs/openapi.json || { echo "These were not current; commit them"; exit 1; }
+	@git diff --exit-code --stat -- crds/backupmx.yaml docs/relay-help.txt docs/openapi.json || { echo "These were not current; commit them"; exit 1; }
 
 # By hand, not in CI: an advisory published today is no fault of the change that CI looks at.
 audit: ## Look for known holes in the dependencies (asks the network); note the result in SECURITY.md
@@ -64,6 +64,7 @@ audit: ## Look for known holes in the dependencies (asks the network); note the 
 		$$deny --locked check advisories
 
 generate: ## Write the files that are made from the code
-	@$(CARGO) build --quiet --package backupmx-relay --package backupmx-tests --bins
+	@$(CARGO) build --quiet --package backupmx-relay --package backupmx-operator --package backupmx-tests --bins
+	@$${CARGO_TARGET_DIR:-target}/debug/backupmx-operator crd > crds/backupmx.yaml
 	@$${CARGO_TARGET_DIR:-target}/debug/backupmx-relay --help > docs/relay-help.txt
 	@$${CARGO_TARGET_DIR:-target}/debug/openapi > docs/openapi.json

@@ -1,0 +1,145 @@
+//! `Degraded`: should a person look, and at what. It never says that no mail is taken, `Ready` does; and a dead primary is
+//! nothing that is wrong with us. Pure.
+
+use backupmx_relay_api::{SCHEMA, status::Status};
+
+use super::{
+    conditions::{Reason, Verdict},
+    facts::{Facts, READY_GRACE, Relay, is_over},
+    progress,
+    serving::is_full,
+    text::{PROBLEMS_MAX, SENTENCE_CHARS_MAX, shown},
+};
+use crate::apply::Finding;
+
+/// The gravest first; the message tells them all.
+pub fn degraded(facts: &Facts, progressing: &Verdict) -> Verdict {
+    let mut faults: Vec<(Reason, String)> = facts.applied.findings.iter().map(finding).collect();
+    faults.extend(facts.relays.iter().filter_map(|relay| rejected(facts, relay)));
+    if progress::is_overdue(facts, progressing) {
+        let waited = format!("This takes too long: {}", progressing.message);
+        faults.push((Reason::ProgressDeadlineExceeded, waited));
+    }
+    for relay in &facts.relays {
+        faults.extend(not_ready(facts, relay, progressing.is_yes()));
+        faults.extend(silent(relay));
+        faults.extend(too_old(relay, progressing.is_yes()));
+        faults.extend(relay.fresh().and_then(|answer| troubled(facts, relay.name(), answer)));
+    }
+    faults.extend(facts.applied.claims.iter().filter_map(|claim| {
+        let trouble = claim.trouble.as_ref()?;
+        Some((Reason::RelayNotReady, format!("The claim {} is not bound: {trouble}.", claim.name)))
+    }));
+    let Some((reason, _)) = faults.first() else {
+        return Verdict::no(Reason::AsWanted, "Nothing is wrong with the relays.");
+    };
+    let told: Vec<_> = faults.iter().map(|(_, told)| told.as_str()).collect();
+    Verdict::yes(*reason, told.join(" "))
+}
+
+/// Whether nothing will change without a person: an object that cannot be made, or progress that does not come. A missing Secret
+/// is often about to be made by somebody else.
+pub fn stalled(facts: &Facts, progressing: &Verdict) -> Option<Verdict> {
+    let blocks = |finding: &&Finding| !matches!(finding, Finding::Missing { .. });
+    if let Some((reason, told)) = facts.applied.findings.iter().find(blocks).map(finding) {
+        return Some(Verdict::yes(reason, told));
+    }
+    progress::is_overdue(facts, progressing)
+        .then(|| Verdict::yes(Reason::ProgressDeadlineExceeded, progressing.message.clone()))
+}
+
+fn finding(finding: &Finding) -> (Reason, String) {
+    match finding {
+        Finding::Foreign { kind, name, owner } => {
+            let owner = owner.as_deref().unwrap_or("somebody else");
+            let told = format!(
+                "The {kind} {name} is there and belongs to {owner}: remove it, or name this BackupMx otherwise."
+            );
+            (Reason::ForeignObject, told)
+        }
+        Finding::Missing { kind, name, named_by } => {
+            let told = format!("The {kind} {name}, named by {named_by}, is not there: make it, or correct the name.");
+            (Reason::ObjectMissing, told)
+        }
+        Finding::UnknownKind { kind } => {
+            let told = format!(
+                "The cluster does not know the kind {kind}: install what brings it, or do without it in the spec."
+            );
+            (Reason::KindUnknown, told)
+        }
+        Finding::Refused { kind, name, words } => {
+            (Reason::ObjectRefused, format!("The API server refused the {kind} {name}: {}", sentence(words)))
+        }
+    }
+}
+
+fn rejected(facts: &Facts, relay: &Relay) -> Option<(Reason, String)> {
+    let reason = relay.rejects(&facts.applied.config_digest)?;
+    let told = format!(
+        "{} refused the newest settings and goes on with the last good ones: {}",
+        relay.name(),
+        sentence(reason)
+    );
+    Some((Reason::ConfigRejected, told))
+}
+
+/// While pods are being replaced some are not ready; with trouble of its own one will not become so.
+fn not_ready(facts: &Facts, relay: &Relay, progressing: bool) -> Option<(Reason, String)> {
+    let pod = relay.pod;
+    let lasts = pod.since.is_none_or(|since| is_over(since, READY_GRACE, facts.now));
+    let expected = relay.leaves || pod.leaving || (progressing && pod.trouble.is_none());
+    if pod.ready || !lasts || expected {
+        return None;
+    }
+    let trouble = pod.trouble.as_deref().unwrap_or("`kubectl describe pod` tells more");
+    Some((Reason::RelayNotReady, format!("The pod {} is not ready: {}", pod.name, sentence(trouble))))
+}
+
+/// Where the pod is not ready, that says enough.
+fn silent(relay: &Relay) -> Option<(Reason, String)> {
+    let why = relay.silence.as_ref().filter(|_| relay.pod.ready && !relay.pod.leaving)?;
+    let told = format!("{} takes mail but does not answer the operator: {}", relay.name(), sentence(why));
+    Some((Reason::RelaySilent, told))
+}
+
+fn too_old(relay: &Relay, progressing: bool) -> Option<(Reason, String)> {
+    let answer = relay.fresh().filter(|_| !progressing)?;
+    let (version, schema) = (sentence(&answer.version), answer.schema);
+    let name = relay.name();
+    let told = if schema < SCHEMA {
+        format!(
+            "{name} is version {version} and reads settings of shape {schema}, not {SCHEMA}, so some have no effect."
+        )
+    } else {
+        let ignored = answer.config.ignored_keys.iter().take(PROBLEMS_MAX).cloned().collect::<Vec<_>>().join(", ");
+        (!ignored.is_empty())
+            .then(|| format!("{name} is version {version} and does not know these settings: {}.", sentence(&ignored)))?
+    };
+    Some((Reason::RelayTooOld, format!("{told} Use a newer image in spec.pod.image.")))
+}
+
+/// What a relay says is wrong, in its own words, or in ours where it has none.
+fn troubled(facts: &Facts, name: &str, answer: &Status) -> Option<(Reason, String)> {
+    let difference = answer.account.difference();
+    let (reason, ours) = if !answer.spool.writable {
+        (Reason::SpoolNotWritable, "nothing can be written to the spool")
+    } else if is_full(facts, answer.spool.free_bytes) {
+        (Reason::VolumeFull, "the volume has no room for more mail; enlarge it")
+    } else if difference != 0 {
+        (Reason::AccountDifference, "the account does not add up; please report this defect")
+    } else if answer.spool.quarantined > 0 {
+        (
+            Reason::DamageFound,
+            "damage was found on the volume and copied aside; `backupmx-relay spool check` tells more",
+        )
+    } else {
+        (Reason::RelayHasProblems, "")
+    };
+    let theirs: Vec<_> = answer.problems.iter().take(PROBLEMS_MAX).map(|problem| sentence(problem)).collect();
+    let told = if theirs.is_empty() { ours.to_owned() } else { theirs.join(" ") };
+    (!told.is_empty()).then(|| (reason, format!("{name} says: {told}")))
+}
+
+fn sentence(text: &str) -> String {
+    shown(text, SENTENCE_CHARS_MAX)
+}
