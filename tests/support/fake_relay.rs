@@ -92,7 +92,7 @@ struct Answer {
 impl FakeRelay {
     /// One that is well and idle, on a free address, at the port that relays have.
     pub fn start() -> Self {
-        let free = |_| match bind((next_address(), port::OBSERVE).into()) {
+        let free = |_| match bind((free_address(), port::OBSERVE).into()) {
             Ok(listener) => Some(listener),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
             Err(error) => panic!("listen: {error}"),
@@ -192,8 +192,9 @@ pub fn raise_file_limit() {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("a process may go up to its limit");
 }
 
-/// The process number decides where the addresses begin, so that tests that run at the same time seldom meet.
-fn next_address() -> Ipv4Addr {
+/// An address of this machine that nobody else uses. The process number decides where they begin, so that tests that run at the
+/// same time seldom meet.
+pub fn free_address() -> Ipv4Addr {
     const BLOCK: u32 = 1 << 18;
     static TAKEN: AtomicU32 = AtomicU32::new(1);
     // Not the first block, which has 127.0.0.1 in it.

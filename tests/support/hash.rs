@@ -10,6 +10,11 @@ pub fn sha256(bytes: &[u8]) -> Hash {
     Sha256::digest(bytes).into()
 }
 
+/// XXH3, 128 bits, as relays tell the digest of their config document.
+pub fn xxh3(text: &str) -> String {
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
+}
+
 /// Where two messages part, with a few bytes around it; `None` if they are the same.
 pub fn difference(expected: &[u8], found: &[u8]) -> Option<String> {
     if sha256(expected) == sha256(found) {

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        LazyLock,
+        LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -64,7 +64,8 @@ const CONTROLLERS_RUN: &str = "clusterrole-aggregation-controller,deployment-con
 
 /// A cluster. Dropping it ends it; if the test fails, the ends of its logs are printed.
 pub struct Kubernetes {
-    processes: Processes,
+    folder: PathBuf,
+    processes: Mutex<Processes>,
     authority: Authority,
     etcd: [Port; 2],
     api_server: Port,
@@ -120,10 +121,11 @@ impl Kubernetes {
         let client = client(&admin);
 
         processes.start("etcd", &etcd_flags(processes.folder(), &etcd));
-        let mut cluster = Self { processes, authority, etcd, api_server, admin, client };
+        let (folder, processes) = (processes.folder().to_owned(), Mutex::new(processes));
+        let cluster = Self { folder, processes, authority, etcd, api_server, admin, client };
         cluster.start_api_server_program();
         let flags = controllers_flags(&controllers, &cluster.authority);
-        cluster.processes.start("kube-controller-manager", &flags);
+        cluster.processes().start("kube-controller-manager", &flags);
         cluster.await_api_server();
         cluster
     }
@@ -176,13 +178,13 @@ impl Kubernetes {
 
     /// Ends the API server: an outage that cuts connections and then refuses them. Objects stay.
     #[track_caller]
-    pub fn stop_api_server(&mut self) {
-        self.processes.kill("kube-apiserver");
+    pub fn stop_api_server(&self) {
+        self.processes().kill("kube-apiserver");
     }
 
     /// Starts the API server again, at the same address, and waits until it is ready.
     #[track_caller]
-    pub fn start_api_server(&mut self) {
+    pub fn start_api_server(&self) {
         self.start_api_server_program();
         self.await_api_server();
     }
@@ -194,7 +196,7 @@ impl Kubernetes {
         assert!(program.is_file(), "{} is missing: unset KUBEBUILDER_ASSETS, or put it there", program.display());
         let mut command = Command::new(program);
         // It remembers what kinds an address serves, for hours: another cluster may have that address by then.
-        command.env_clear().env("KUBECONFIG", &self.admin).env("KUBECACHEDIR", self.processes.folder().join("kubectl"));
+        command.env_clear().env("KUBECONFIG", &self.admin).env("KUBECACHEDIR", self.folder.join("kubectl"));
         program::run(command.args(arguments), LIMIT)
     }
 
@@ -218,27 +220,32 @@ impl Kubernetes {
 
     /// Numbers of the processes by name.
     pub fn pids(&self) -> Vec<(&'static str, u32)> {
-        self.processes.pids()
+        self.processes().pids()
     }
 
     fn ask(&self, path: &str) -> Result<String, kube::Error> {
         wait(self.client.request_text(Request::get(path).body(Vec::new()).expect("it is a path")))
     }
 
-    fn start_api_server_program(&mut self) {
+    fn start_api_server_program(&self) {
         let flags = api_server_flags(self);
-        self.processes.start("kube-apiserver", &flags);
+        self.processes().start("kube-apiserver", &flags);
     }
 
     #[track_caller]
-    fn await_api_server(&mut self) {
+    fn await_api_server(&self) {
         let client = self.client();
         let ask = || client.request_text(Request::get("/readyz").body(Vec::new()).expect("it is a path"));
-        self.processes.until("the API server is ready", || wait(ask()).is_ok());
+        self.processes().until("the API server is ready", || wait(ask()).is_ok());
+    }
+
+    fn processes(&self) -> MutexGuard<'_, Processes> {
+        // A test that panicked with it in hand has failed already; the others go on.
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn audit_log(&self) -> PathBuf {
-        self.processes.folder().join("audit.log")
+        self.folder.join("audit.log")
     }
 }
 
@@ -277,7 +284,7 @@ impl Deref for Namespace<'_> {
 impl Drop for Namespace<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprint!("{}", self.cluster.processes.ends_of_logs());
+            eprint!("{}", self.cluster.processes().ends_of_logs());
         }
         let namespaces: Api<NamespaceObject> = Api::all(self.cluster.client());
         // Fails if the API server is away, and then nobody needs it.
@@ -319,7 +326,7 @@ fn etcd_flags(folder: &Path, [clients, peers]: &[Port; 2]) -> Vec<String> {
 }
 
 fn api_server_flags(cluster: &Kubernetes) -> Vec<String> {
-    let folder = cluster.processes.folder().display();
+    let folder = cluster.folder.display();
     let authority = cluster.authority.certificate();
     let [checks_tokens, signs_tokens] = cluster.authority.token_keys();
     let [certificate, key] = cluster.authority.issued(API_SERVER);

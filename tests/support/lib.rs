@@ -20,6 +20,7 @@ pub mod messages;
 pub mod netns;
 pub mod openapi;
 pub mod opensmtpd;
+pub mod operator;
 pub mod port;
 pub mod postfix;
 pub mod primary;

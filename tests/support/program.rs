@@ -1,8 +1,9 @@
 //! Running a program to its end, with a limit.
 
 use std::{
-    fmt,
+    env, fmt,
     io::{ErrorKind, Read},
+    path::PathBuf,
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -49,6 +50,20 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "exit code {:?}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.stdout, self.stderr)
     }
+}
+
+/// One of our programs, where cargo has put it.
+///
+/// # Panics
+/// If it was not built.
+#[track_caller]
+pub fn ours(name: &str) -> PathBuf {
+    let tests = env::current_exe().expect("a program knows where it is");
+    let folder = tests.parent().expect("a program is in a folder");
+    let folder = if folder.ends_with("deps") { folder.parent().expect("deps is in a folder") } else { folder };
+    let program = folder.join(name);
+    assert!(program.is_file(), "{} is missing: run `make test`", program.display());
+    program
 }
 
 /// Runs `command` to its end.

@@ -36,6 +36,7 @@ use setup::{cleaned, program};
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// From SIGTERM to its end, while nothing holds it up.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
+
 /// A relay. Dropping it kills it; if the test fails, its log is printed.
 pub struct Relay {
     setup: Setup,

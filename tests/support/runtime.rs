@@ -12,3 +12,8 @@ pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().e
 pub fn wait<F: Future>(future: F) -> F::Output {
     RUNTIME.block_on(future)
 }
+
+/// Does something meanwhile.
+pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    RUNTIME.spawn(task);
+}

@@ -86,7 +86,7 @@ fn a_stateful_sets_pods_become_what_the_test_says() {
 
 #[test]
 fn objects_outlive_an_outage_of_the_api_server_and_controllers_go_on() {
-    let mut cluster = Kubernetes::start();
+    let cluster = Kubernetes::start();
     let name = {
         let namespace = cluster.namespace();
         wait(namespace.api().create(&PostParams::default(), &relays(1))).unwrap();
@@ -141,7 +141,7 @@ fn a_service_account_may_do_what_roles_say() {
 #[test]
 fn a_dropped_cluster_leaves_no_process_and_no_folder() {
     let cluster = Kubernetes::start();
-    let (folder, pids) = (cluster.processes.folder().to_owned(), cluster.pids());
+    let (folder, pids) = (cluster.folder.clone(), cluster.pids());
     assert_eq!(pids.len(), 3);
     drop(cluster);
     assert!(!folder.exists());

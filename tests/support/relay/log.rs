@@ -21,7 +21,7 @@ pub struct Log {
 
 impl Log {
     /// Collects all that comes, until the process ends.
-    pub(super) fn of(pipe: ChildStderr) -> Arc<Self> {
+    pub(crate) fn of(pipe: ChildStderr) -> Arc<Self> {
         let log = Arc::new(Self { lines: Mutex::default(), reader: Mutex::default() });
         let writing = Arc::clone(&log);
         let reader = thread::spawn(move || {
@@ -78,7 +78,7 @@ impl Log {
 }
 
 /// The first address that a log line tells.
-pub(super) fn address(line: &Value, name: &str) -> SocketAddr {
+pub(crate) fn address(line: &Value, name: &str) -> SocketAddr {
     let text = line[name].as_str().unwrap_or_else(|| panic!("no {name} in {line}"));
     let first = text.split(',').next().unwrap_or_default();
     first.parse().unwrap_or_else(|error| panic!("{name} in {line} is no address: {error}"))

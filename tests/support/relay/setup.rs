@@ -10,7 +10,10 @@ use std::{
 use tempfile::TempDir;
 
 use super::{Process, Relay};
-use crate::{port::Port, program::Ended};
+use crate::{
+    port::Port,
+    program::{self, Ended},
+};
 
 /// User and group `nobody` on Debian.
 const NOBODY: u32 = 65534;
@@ -165,12 +168,7 @@ impl Setup {
 
 /// The relay that was built together with this program.
 pub(super) fn program() -> PathBuf {
-    let ours = env::current_exe().expect("a program knows where it is");
-    let folder = ours.parent().expect("a program is in a folder");
-    let folder = if folder.ends_with("deps") { folder.parent().expect("deps is in a folder") } else { folder };
-    let relay = folder.join("backupmx-relay");
-    assert!(relay.is_file(), "{} is missing: run `make test`", relay.display());
-    relay
+    program::ours("backupmx-relay")
 }
 
 /// Without what the environment of the tests would tell a relay.

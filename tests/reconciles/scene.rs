@@ -1,0 +1,386 @@
+//! A namespace of its own in the shared cluster, an operator that looks after it, and relays that are played.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, Once,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use backupmx_relay_api::{config::Document, status::Status};
+use k8s_openapi::{
+    api::{
+        core::v1::{ConfigMap, Pod, ServiceAccount},
+        rbac::v1::{ClusterRole, RoleBinding},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use support::{
+    fake_relay::FakeRelay,
+    kubernetes::{self, Kubernetes, Namespace, User, from_json, pods::{Fate, Kubelet}},
+    operator::{Operator, Setup},
+    runtime::{spawn, wait},
+    wait::{eventually, eventually_some, within},
+};
+
+/// For whatever takes a few seconds on an idle machine.
+pub const LIMIT: Duration = Duration::from_secs(90);
+/// The resource of most tests.
+pub const NAME: &str = "mx";
+/// How the operator calls itself in the cluster.
+const ACCOUNT: &str = "backupmx-operator";
+const RBAC: &str = include_str!("../operator/rbac.yaml");
+/// Between two looks of the played mounts at the ConfigMap.
+const MOUNTS_LOOK: Duration = Duration::from_millis(100);
+
+/// All that a test needs.
+pub struct Scene {
+    pub namespace: Namespace<'static>,
+    pub relays: Arc<Relays>,
+    pub kubelet: Kubelet,
+    pub setup: Setup,
+    pub operator: Option<Operator>,
+}
+
+/// The relays of a namespace, one for each pod that there ever was: its volume, so to say.
+#[derive(Default)]
+pub struct Relays {
+    by_pod: Mutex<BTreeMap<String, Arc<FakeRelay>>>,
+    fates: Mutex<BTreeMap<String, Fate>>,
+    mounts_stale: AtomicBool,
+    folder: Mutex<Option<PathBuf>>,
+}
+
+impl Scene {
+    /// Nobody looks after its namespace.
+    #[track_caller]
+    pub fn without_operator() -> Self {
+        Self { operator: None, ..Self::empty() }
+    }
+
+    /// An operator that looks after an empty namespace.
+    #[track_caller]
+    pub fn empty() -> Self {
+        Self::in_cluster(kubernetes::shared(), &[])
+    }
+
+    /// The same with a resource of this spec, as far as it differs from [`spec`], whose relays report that they run it.
+    #[track_caller]
+    pub fn with(changes: Value) -> Self {
+        let scene = Self::empty();
+        scene.create(NAME, merged(spec(), changes));
+        scene.until_condition("Ready", "True");
+        scene
+    }
+
+    /// In a cluster of the test's own.
+    #[track_caller]
+    pub fn in_cluster(cluster: &'static Kubernetes, flags: &[&str]) -> Self {
+        install(cluster);
+        let namespace = cluster.namespace();
+        let kubeconfig = account(&namespace);
+        let name = namespace.name().to_owned();
+        let setup = Setup::new(kubeconfig).flags(&["--namespace", &name, "--lease-namespace", &name, "--relay-image", "localhost/backupmx-relay:test"]).flags(flags);
+        let relays = Arc::new(Relays::default());
+        let playing = Arc::clone(&relays);
+        let kubelet = Kubelet::play(&namespace, move |pod| playing.fate(pod));
+        spawn(mount(namespace.api(), Arc::downgrade(&relays)));
+        let operator = Some(setup.start());
+        Self { namespace, relays, kubelet, setup, operator }
+    }
+
+    pub fn operator(&self) -> &Operator {
+        self.operator.as_ref().expect("the operator was started")
+    }
+
+    /// Objects of the custom resource.
+    pub fn resources(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(self.namespace.client(), self.namespace.name(), &resource())
+    }
+
+    #[track_caller]
+    pub fn create(&self, name: &str, spec: Value) {
+        self.try_create(name, spec).unwrap_or_else(|words| panic!("create {name}: {words}"));
+    }
+
+    /// What the API server says against it, if it does.
+    pub fn try_create(&self, name: &str, spec: Value) -> Result<(), String> {
+        let object = from_json(json!({
+            "apiVersion": "backupmx.io/v1alpha1", "kind": "BackupMx", "metadata": { "name": name }, "spec": spec,
+        }));
+        wait(self.resources().create(&PostParams::default(), &object)).map(drop).map_err(|cause| cause.to_string())
+    }
+
+    /// Changes it by a merge patch.
+    #[track_caller]
+    pub fn patch(&self, name: &str, patch: Value) {
+        self.try_patch(name, patch).unwrap_or_else(|words| panic!("patch {name}: {words}"));
+    }
+
+    pub fn try_patch(&self, name: &str, patch: Value) -> Result<(), String> {
+        let patched = wait(self.resources().patch(name, &PatchParams::default(), &Patch::Merge(patch)));
+        patched.map(drop).map_err(|cause| cause.to_string())
+    }
+
+    #[track_caller]
+    pub fn delete(&self, name: &str, how: DeleteParams) {
+        let deleted = wait(self.resources().delete(name, &how));
+        deleted.unwrap_or_else(|cause| panic!("delete {name}: {cause}"));
+    }
+
+    /// The resource as it is; none if it is gone.
+    #[track_caller]
+    pub fn get(&self, name: &str) -> Option<Value> {
+        let found = wait(self.resources().get_opt(name)).unwrap_or_else(|cause| panic!("get {name}: {cause}"));
+        found.map(|object| serde_json::to_value(object).expect("an object is JSON"))
+    }
+
+    /// Waits until the resource is as wanted.
+    #[track_caller]
+    pub fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let found = within(LIMIT, || self.get(NAME).filter(&holds));
+        found.unwrap_or_else(|| {
+            let now = self.get(NAME).unwrap_or_default();
+            panic!("waited {LIMIT:?} in vain: {what}; the status is {:#}", now["status"])
+        })
+    }
+
+    /// Waits until a condition has this status, or this reason. Returns its message.
+    #[track_caller]
+    pub fn until_condition(&self, kind: &str, wanted: &str) -> String {
+        let what = format!("{kind} is {wanted}");
+        let mx = self.until(&what, |mx| {
+            let condition = condition(mx, kind);
+            condition["status"] == wanted || condition["reason"] == wanted
+        });
+        condition(&mx, kind)["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    #[track_caller]
+    pub fn until_gone(&self) {
+        let gone = within(LIMIT, || self.get(NAME).is_none().then_some(()));
+        gone.unwrap_or_else(|| panic!("it is still there: {:#}", self.get(NAME).unwrap_or_default()));
+    }
+
+    /// An object of a kind, as JSON.
+    #[track_caller]
+    pub fn object(&self, kind: &str, name: &str) -> Option<Value> {
+        let found = wait(self.objects(kind).get_opt(name)).unwrap_or_else(|cause| panic!("get {kind} {name}: {cause}"));
+        found.map(|object| serde_json::to_value(object).expect("an object is JSON"))
+    }
+
+    /// Objects of a kind that the operator makes.
+    pub fn objects(&self, kind: &str) -> Api<DynamicObject> {
+        let (group, version) = match kind {
+            "StatefulSet" => ("apps", "v1"),
+            "PodDisruptionBudget" => ("policy", "v1"),
+            "NetworkPolicy" => ("networking.k8s.io", "v1"),
+            _ => ("", "v1"),
+        };
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        Api::namespaced_with(self.namespace.client(), self.namespace.name(), &resource)
+    }
+
+    /// Names of the objects of a kind that bear the operator's label, for instance `mx-relay`.
+    #[track_caller]
+    pub fn names(&self, kind: &str) -> Vec<String> {
+        let ours = kube::api::ListParams::default().labels("app.kubernetes.io/managed-by=backupmx-operator");
+        let found = wait(self.objects(kind).list(&ours)).unwrap_or_else(|cause| panic!("list {kind}: {cause}"));
+        found.items.iter().map(ResourceExt::name_any).collect()
+    }
+
+    /// The relay of a pod, once there is one.
+    #[track_caller]
+    pub fn relay(&self, ordinal: usize) -> Arc<FakeRelay> {
+        self.relays.of(&format!("{NAME}-relay-{ordinal}"))
+    }
+
+    /// Waits until nothing is written for a while by anybody.
+    #[track_caller]
+    pub fn until_quiet(&self) {
+        const QUIET: Duration = Duration::from_secs(2);
+        eventually(LIMIT, "nothing is written", || {
+            let mark = self.namespace.mark();
+            std::thread::sleep(QUIET);
+            self.namespace.writes_since(mark).iter().all(|write| write.resource == "leases")
+        });
+    }
+}
+
+impl Relays {
+    /// The relay of this pod; made when it is first asked for.
+    pub fn of(&self, pod: &str) -> Arc<FakeRelay> {
+        let mut by_pod = self.by_pod();
+        Arc::clone(by_pod.entry(pod.to_owned()).or_insert_with(|| Arc::new(FakeRelay::start())))
+    }
+
+    /// From now on, another fate for this pod.
+    pub fn let_be(&self, pod: &str, fate: Fate) {
+        self.fates.lock().expect("nobody panics with it in hand").insert(pod.to_owned(), fate);
+    }
+
+    /// Whether the relays' mounts stand still, as on a node whose kubelet is stuck.
+    pub fn hold_mounts(&self, are_stale: bool) {
+        self.mounts_stale.store(are_stale, Ordering::Relaxed);
+    }
+
+    /// Where the documents appear as files, for relays that read them.
+    pub fn mount_into(&self, folder: &Path) {
+        *self.folder.lock().expect("nobody panics with it in hand") = Some(folder.to_owned());
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let folder = self.folder.lock().expect("nobody panics with it in hand").clone();
+        let Some(folder) = folder else { return };
+        let file = folder.join(name);
+        if std::fs::read_to_string(&file).is_ok_and(|there| there == text) {
+            return;
+        }
+        // In one step, as a kubelet does it.
+        let next = folder.join(".next");
+        std::fs::write(&next, text).expect("our folder is ours");
+        std::fs::rename(next, file).expect("our folder is ours");
+    }
+
+    fn fate(&self, pod: &Pod) -> Fate {
+        let name = pod.name_any();
+        let told = self.fates.lock().expect("nobody panics with it in hand").get(&name).cloned();
+        told.unwrap_or_else(|| Fate::Ready(self.of(&name).ip()))
+    }
+
+    fn by_pod(&self) -> MutexGuard<'_, BTreeMap<String, Arc<FakeRelay>>> {
+        self.by_pod.lock().expect("nobody panics with it in hand")
+    }
+
+    /// What a kubelet and a relay do together: the document arrives in the mount, and runs.
+    fn take(&self, owner: &str, digest: &str, document: &Document) {
+        for (pod, relay) in self.by_pod().iter().filter(|(pod, _)| pod.starts_with(owner)) {
+            let takes = |status: &mut Status| {
+                status.config.digest = Some(digest.to_owned());
+                status.config_generation = document.generation;
+                status.cordoned = document.cordoned.contains(pod);
+            };
+            let mut now = relay.status();
+            takes(&mut now);
+            if now != relay.status() {
+                relay.set(takes);
+            }
+        }
+    }
+}
+
+async fn mount(configs: Api<ConfigMap>, relays: std::sync::Weak<Relays>) {
+    while let Some(relays) = relays.upgrade() {
+        let configs = configs.list(&Default::default()).await.map(|list| list.items).unwrap_or_default();
+        for config in configs.iter().filter(|_| !relays.mounts_stale.load(Ordering::Relaxed)) {
+            let Some(text) = config.data.iter().flatten().find_map(|(name, text)| name.starts_with("relay.").then_some(text))
+            else {
+                continue;
+            };
+            relays.write("relay.yaml", text);
+            let document = serde_json::from_str(text).unwrap_or_else(|cause| panic!("no config document: {cause}: {text}"));
+            relays.take(&config.name_any(), &support::hash::xxh3(text), &document);
+        }
+        drop(relays);
+        tokio::time::sleep(MOUNTS_LOOK).await;
+    }
+}
+
+/// What most tests want: two relays for `example.org`.
+pub fn spec() -> Value {
+    json!({
+        "domains": ["example.org"],
+        "hostname": "mx2.example.org",
+        "primary": { "hosts": [{ "host": "mx1.example.org" }] },
+        "replicas": 2,
+        "storage": { "size": "2Gi" },
+    })
+}
+
+/// The condition of this type; null if there is none.
+pub fn condition<'a>(mx: &'a Value, kind: &str) -> &'a Value {
+    let conditions = mx["status"]["conditions"].as_array();
+    conditions.and_then(|all| all.iter().find(|condition| condition["type"] == kind)).unwrap_or(&Value::Null)
+}
+
+/// One document over another, as a merge patch (RFC 7396) does it.
+pub fn merged(mut target: Value, changes: Value) -> Value {
+    match (target.as_object_mut(), changes) {
+        (Some(object), Value::Object(changes)) => {
+            for (key, change) in changes {
+                let before = object.remove(&key).unwrap_or_default();
+                if !change.is_null() {
+                    object.insert(key, merged(before, change));
+                }
+            }
+            target
+        }
+        (_, changes) => changes,
+    }
+}
+
+fn resource() -> ApiResource {
+    let kind = GroupVersionKind::gvk("backupmx.io", "v1alpha1", "BackupMx");
+    ApiResource::from_gvk_with_plural(&kind, "backupmxes")
+}
+
+/// The definition that the program prints, once a cluster.
+#[track_caller]
+fn install(cluster: &Kubernetes) {
+    static DEFINITION: Once = Once::new();
+    static LOCK: Mutex<Vec<std::net::SocketAddr>> = Mutex::new(Vec::new());
+    let mut installed = LOCK.lock().expect("nobody panics with it in hand");
+    DEFINITION.call_once(support::fake_relay::raise_file_limit);
+    if installed.contains(&cluster.address()) {
+        return;
+    }
+    apply_definition(cluster);
+    installed.push(cluster.address());
+}
+
+/// Installs the definition, or brings an older one up to date, as `kubectl apply --server-side` does.
+#[track_caller]
+pub fn apply_definition(cluster: &Kubernetes) {
+    let printed = Operator::run(&["crd"]);
+    printed.expect_exit(0, &[]);
+    let definition: Value = serde_saphyr::from_str(&printed.stdout).expect("it prints YAML");
+    let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client());
+    let name = definition["metadata"]["name"].as_str().expect("it has a name").to_owned();
+    let params = PatchParams::apply("tests").force();
+    let applied = wait(definitions.patch(&name, &params, &Patch::Apply(&definition)));
+    applied.unwrap_or_else(|cause| panic!("apply the definition: {cause}"));
+    eventually(LIMIT, "the definition is established", || {
+        let found = wait(definitions.get_status(&name)).ok().and_then(|found| found.status);
+        let conditions = found.and_then(|status| status.conditions).unwrap_or_default();
+        conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+    });
+}
+
+/// A service account with the operator's rights in this namespace, and nothing else. Returns its kubeconfig.
+#[track_caller]
+fn account(namespace: &Namespace) -> std::path::PathBuf {
+    let create = PostParams::default();
+    let role: ClusterRole = serde_saphyr::from_str(RBAC).expect("rbac.yaml is a ClusterRole");
+    let roles: Api<ClusterRole> = Api::all(namespace.client());
+    let params = PatchParams::apply("tests").force();
+    wait(roles.patch(&role.name_any(), &params, &Patch::Apply(&role))).expect("admin may make roles");
+    let account: ServiceAccount = from_json(json!({ "metadata": { "name": ACCOUNT } }));
+    wait(namespace.api().create(&create, &account)).expect("admin may make accounts");
+    let binding: RoleBinding = from_json(json!({
+        "metadata": { "name": ACCOUNT },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role.name_any() },
+        "subjects": [{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace.name() }],
+    }));
+    wait(namespace.api().create(&create, &binding)).expect("admin may bind roles");
+    let user = User::ServiceAccount { namespace: namespace.name(), name: ACCOUNT };
+    // The role binding counts when the API server has seen it.
+    eventually_some(LIMIT, "a kubeconfig", || Some(namespace.kubeconfig(user)))
+}
