@@ -17,6 +17,7 @@ demo: ## Watch an outage: mail is kept, then delivered byte for byte (about 15 s
 
 test: ## Install what the tests need (as root on Debian; else it is named), then run them all
 	@tests/tools/packages.sh
+	@tests/tools/kubernetes.sh >/dev/null
 	$(CARGO) build --workspace --all-targets
 	@begun=$$(date +%s); $(CARGO) test --workspace; code=$$?; \
 		echo "tests took $$(($$(date +%s) - begun)) s, building not counted; budget: relay 180 s," \
