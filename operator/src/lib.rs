@@ -2,6 +2,9 @@
 //!
 //! `crd -> plan -> desired -> apply -> observe -> status`: each step is a file, and `controller` is the sentence that they form.
 
+// The tests compare whole objects.
+#![cfg_attr(test, recursion_limit = "256")]
+
 pub mod crd;
 pub mod plan;
 pub mod desired;

@@ -94,6 +94,8 @@ fn run(flags: Flags) -> Result<(), Failure> {
         };
         let client = Client::try_from(config).map_err(Failure::Client)?;
         let listener = TcpListener::bind(flags.observe).await.map_err(|cause| Failure::Listen(flags.observe, cause))?;
+        let bound = listener.local_addr().map_err(|cause| Failure::Listen(flags.observe, cause))?;
+        tracing::info!(observe = %bound, namespace = settings.namespace, lease = settings.lease_name, "running");
         let stop = CancellationToken::new();
         stop_on_signal(&stop)?;
         Ok(run::run(settings, client, listener, stop).await?)

@@ -59,7 +59,7 @@ enum Silence {
     Refused(SocketAddr, StatusCode),
     #[error("ask {0}: answer is cut off, or longer than {ANSWER_BYTES_MAX} bytes")]
     Body(SocketAddr),
-    #[error("ask {0}: answer is not a status that this operator knows: {words}", words = shown(.1.to_string()))]
+    #[error("ask {0}: answer is no status of a version that this operator knows ({words})", words = shown(.1.to_string()))]
     Document(SocketAddr, serde_json::Error),
 }
 

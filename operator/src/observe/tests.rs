@@ -141,10 +141,10 @@ async fn silence_is_told_with_its_reason_and_the_last_answer_and_ends_with_the_n
 #[tokio::test]
 async fn what_is_no_status_is_silence_and_no_panic() {
     for (answer, words) in [
-        (json!("<html>\x1b[31m"), "not a status"),
-        (json!({"version": 1}), "not a status"),
+        (json!("<html>\x1b[31m"), "no status"),
+        (json!({"version": 1}), "no status"),
         (json!("x".repeat(300 << 10)), "longer than"),
-        (json!("[".repeat(100_000)), "not a status"),
+        (json!("[".repeat(100_000)), "no status"),
     ] {
         let scene = scene().await;
         Fake::on(scene.address, answer).await;
