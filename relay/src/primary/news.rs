@@ -48,7 +48,7 @@ impl Primary {
     /// told, so the monitor is read with the outages locked.
     pub(super) fn note_presence(&self) {
         let now = Timestamp::now();
-        let is_maintenance = self.settings.maintenance.is_at(now);
+        let is_maintenance = self.settings.load().maintenance.is_at(now);
         let mut outages = lock(&self.outages);
         let presence = {
             let monitor = lock(&self.monitor);
