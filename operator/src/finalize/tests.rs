@@ -62,10 +62,12 @@ fn a_relay_is_let_go_only_after_it_was_empty_in_two_answers() {
     assert_eq!(decide(&world, &first.sightings).steps, [Step::AskAgain(pod_name(NAME, 2))]);
 }
 
-/// A leaving relay, as a change makes it, and what it is said to be waiting for.
+type Change = fn(Situation) -> Situation;
+
+/// What a leaving relay is said to be waiting for, and what makes it so.
 #[test]
 fn what_is_not_known_to_be_empty_blocks_a_scale_in() {
-    let cases: [(&str, fn(Situation) -> Situation); 8] = [
+    let cases: [(&str, Change); 8] = [
         ("keeps 14 messages", |it| it.says(2, |answer| answer.queue.messages = 14)),
         ("keeps 2 messages, 2 of them held", |it| {
             it.says(2, |answer| (answer.queue.messages, answer.queue.held) = (2, 2))

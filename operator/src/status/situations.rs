@@ -75,7 +75,7 @@ pub fn pod(ordinal: i32) -> Pod {
 
 pub fn claim(ordinal: i32) -> Claim {
     let pod = pod_name(NAME, ordinal);
-    Claim { name: format!("spool-{pod}"), pod, bound: true, ..Claim::default() }
+    Claim { name: format!("data-{pod}"), pod, bound: true, ..Claim::default() }
 }
 
 pub fn report(ordinal: i32) -> Report {
