@@ -24,7 +24,7 @@ mod tls;
 mod outages;
 mod warnings;
 mod publish;
-mod text;
+pub(crate) mod text;
 
 pub use facts::{PROGRESS_DEADLINE, READY_GRACE, SILENCE_GRACE};
 pub use publish::{NUMBERS_INTERVAL, Publish, WRITES_INTERVAL, Written, publish_due};
@@ -42,11 +42,15 @@ pub fn derive(mx: &BackupMx, plan: &Plan, applied: &Applied, observed: &Observed
     BackupMxStatus {
         observed_generation: mx.metadata.generation,
         conditions: judged(&facts),
-        primary: primary::status(&facts),
+        primary: Some(primary::status(&facts)),
         queue: mail::queue(&facts),
         drain: mail::drain(&facts),
+<<<<<<< HEAD
         relays: facts.relays.iter().map(relay).collect(),
         relays_ready: None,
+=======
+        relays: facts.relays.iter().map(|one| relay(&facts, one)).collect(),
+>>>>>>> says
         addresses: applied.addresses.iter().take(ADDRESSES_MAX).cloned().collect(),
         egress_addresses: egress_addresses(&facts),
         outages: outages::merged(&facts),
@@ -106,7 +110,7 @@ pub fn look_again(
 fn judged(facts: &Facts) -> Vec<Condition> {
     let progressing = progress::progressing(facts);
     let stalled = degraded::stalled(facts, &progressing);
-    let before = facts.mx.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let before = facts.before().map_or(&[][..], |before| &before.conditions);
     let verdict = |kind: &Kind| {
         Some(match kind {
             Kind::Ready => serving::ready(facts),
@@ -128,14 +132,18 @@ fn judged(facts: &Facts) -> Vec<Condition> {
     judged.map(|(kind, verdict)| written(kind, verdict, before, facts.mx.metadata.generation, facts.now)).collect()
 }
 
-fn relay(relay: &Relay) -> RelayStatus {
+/// A relay that was not heard since the operator started keeps its number from before.
+fn relay(facts: &Facts, relay: &Relay) -> RelayStatus {
     let answer = relay.answer;
+    let before = facts.before().and_then(|before| before.relays.iter().find(|before| before.pod == relay.pod.name));
     let problems = answer.map_or(&[][..], |answer| &answer.problems).iter().take(text::PROBLEMS_MAX);
     RelayStatus {
         pod: relay.pod.name.clone(),
         ready: relay.pod.ready && !relay.pod.leaving,
         answers: relay.silence.is_none(),
-        messages: answer.map(|answer| text::number(answer.queue.messages)),
+        messages: answer
+            .map(|answer| text::number(answer.queue.messages))
+            .or(before.and_then(|before| before.messages)),
         config_generation: answer.map(|answer| answer.config_generation),
         version: answer.map(|answer| text::shown(&answer.version, 64)),
         cordoned: answer.is_some_and(|answer| answer.cordoned),
@@ -160,6 +168,6 @@ fn selector(name: &str) -> String {
 const _: () = assert!(OUTAGES_MAX == 5, "the contract of the status says: the last five");
 
 #[cfg(test)]
-mod situations;
+pub(crate) mod situations;
 #[cfg(test)]
 mod tests;

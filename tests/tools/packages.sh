@@ -17,6 +17,7 @@ NEEDED="
 /usr/bin/unshare       util-linux
 /usr/sbin/ip           iproute2
 /usr/bin/faketime      faketime
+/usr/bin/lua5.4        lua5.4
 "
 
 # Mail servers that the tests start beside Postfix.

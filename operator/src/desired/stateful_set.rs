@@ -310,6 +310,62 @@ mod tests {
         labels
     }
 
+    fn usual_container() -> Value {
+        json!({
+            "name": "relay",
+            "image": "registry.example.org/backupmx-relay:1.0.0",
+            "args": [
+                "--config=/etc/backupmx/relay/relay.yaml",
+                "--data=/var/lib/backupmx",
+                "--name=$(POD_NAME)",
+                "--listen=[::]:2525",
+                "--observe=[::]:9125",
+                "--console=[::]:8025",
+                "--admin-token-file=/etc/backupmx/admin/token",
+                "--log-format=json",
+            ],
+            "env": [{
+                "name": "POD_NAME",
+                "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } },
+            }],
+            "ports": [
+                { "name": "smtp", "containerPort": 2525, "protocol": "TCP" },
+                { "name": "observe", "containerPort": 9125, "protocol": "TCP" },
+                { "name": "console", "containerPort": 8025, "protocol": "TCP" },
+            ],
+            "resources": { "requests": { "cpu": "100m", "memory": "256Mi" } },
+            "securityContext": {
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": { "drop": ["ALL"] },
+            },
+            "startupProbe": {
+                "httpGet": { "path": "/healthz", "port": "observe" },
+                "periodSeconds": 5,
+                "timeoutSeconds": 5,
+                "failureThreshold": 180,
+            },
+            "livenessProbe": {
+                "httpGet": { "path": "/healthz", "port": "observe" },
+                "periodSeconds": 10,
+                "timeoutSeconds": 5,
+                "failureThreshold": 6,
+            },
+            "readinessProbe": {
+                "httpGet": { "path": "/readyz", "port": "observe" },
+                "periodSeconds": 5,
+                "timeoutSeconds": 5,
+                "failureThreshold": 2,
+            },
+            "lifecycle": { "preStop": { "sleep": { "seconds": 5 } } },
+            "volumeMounts": [
+                { "name": "data", "mountPath": "/var/lib/backupmx" },
+                { "name": "config", "mountPath": "/etc/backupmx/relay", "readOnly": true },
+                { "name": "admin", "mountPath": "/etc/backupmx/admin", "readOnly": true },
+            ],
+        })
+    }
+
     #[test]
     fn the_shortest_resource_becomes_two_relays_with_a_volume_each() {
         assert_eq!(
@@ -355,59 +411,7 @@ mod tests {
                                 "seccompProfile": { "type": "RuntimeDefault" },
                             },
                             "terminationGracePeriodSeconds": 30,
-                            "containers": [{
-                                "name": "relay",
-                                "image": "registry.example.org/backupmx-relay:1.0.0",
-                                "args": [
-                                    "--config=/etc/backupmx/relay/relay.yaml",
-                                    "--data=/var/lib/backupmx",
-                                    "--name=$(POD_NAME)",
-                                    "--listen=[::]:2525",
-                                    "--observe=[::]:9125",
-                                    "--console=[::]:8025",
-                                    "--admin-token-file=/etc/backupmx/admin/token",
-                                    "--log-format=json",
-                                ],
-                                "env": [{
-                                    "name": "POD_NAME",
-                                    "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } },
-                                }],
-                                "ports": [
-                                    { "name": "smtp", "containerPort": 2525, "protocol": "TCP" },
-                                    { "name": "observe", "containerPort": 9125, "protocol": "TCP" },
-                                    { "name": "console", "containerPort": 8025, "protocol": "TCP" },
-                                ],
-                                "resources": { "requests": { "cpu": "100m", "memory": "256Mi" } },
-                                "securityContext": {
-                                    "allowPrivilegeEscalation": false,
-                                    "readOnlyRootFilesystem": true,
-                                    "capabilities": { "drop": ["ALL"] },
-                                },
-                                "startupProbe": {
-                                    "httpGet": { "path": "/healthz", "port": "observe" },
-                                    "periodSeconds": 5,
-                                    "timeoutSeconds": 5,
-                                    "failureThreshold": 180,
-                                },
-                                "livenessProbe": {
-                                    "httpGet": { "path": "/healthz", "port": "observe" },
-                                    "periodSeconds": 10,
-                                    "timeoutSeconds": 5,
-                                    "failureThreshold": 6,
-                                },
-                                "readinessProbe": {
-                                    "httpGet": { "path": "/readyz", "port": "observe" },
-                                    "periodSeconds": 5,
-                                    "timeoutSeconds": 5,
-                                    "failureThreshold": 2,
-                                },
-                                "lifecycle": { "preStop": { "sleep": { "seconds": 5 } } },
-                                "volumeMounts": [
-                                    { "name": "data", "mountPath": "/var/lib/backupmx" },
-                                    { "name": "config", "mountPath": "/etc/backupmx/relay", "readOnly": true },
-                                    { "name": "admin", "mountPath": "/etc/backupmx/admin", "readOnly": true },
-                                ],
-                            }],
+                            "containers": [usual_container()],
                             "volumes": [
                                 { "name": "config", "configMap": { "name": "example-relay" } },
                                 { "name": "admin", "secret": { "secretName": "example-admin", "defaultMode": 0o440 } },

@@ -5,7 +5,7 @@ use std::fmt;
 use backupmx_relay_api::status::Status;
 
 use super::{Sighting, World, claim_of};
-use crate::observe::Report;
+use crate::{observe::Report, status::text};
 
 /// How far one relay is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,9 +72,10 @@ impl fmt::Display for Obstacle {
         match self {
             Self::Uncordoned => f.write_str("has not confirmed yet that it takes no more mail"),
             Self::Sessions(sessions) => write!(f, "has {sessions} open sessions"),
-            Self::Mail { messages, held: 0 } => write!(f, "keeps {messages} messages"),
+            Self::Mail { messages, held: 0 } => write!(f, "keeps {}", text::messages(*messages)),
             Self::Mail { messages, held } => {
-                write!(f, "keeps {messages} messages, {held} of them held until a person releases or deletes them")
+                let messages = text::messages(*messages);
+                write!(f, "keeps {messages}, {held} of them held until a person releases or deletes them")
             }
             Self::Account(difference) => write!(f, "is off by {difference} recipients in its account (a defect)"),
             Self::Silent(why) => write!(f, "does not answer, so it may keep mail: {why}"),

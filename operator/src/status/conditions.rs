@@ -105,7 +105,7 @@ words! {
         ObjectRefused,
         /// `Degraded`: a relay refused the config document.
         ConfigRejected,
-        /// `Degraded`: the account of a relay does not add up.
+        /// `Degraded`, `ScaleInBlocked`: the account of a relay does not add up.
         AccountDifference,
         /// `Degraded`: damage was found on a volume.
         DamageFound,
@@ -141,7 +141,7 @@ words! {
         MailWaiting,
         /// `QueueEmpty`: all that waits is held.
         MailHeld,
-        /// `QueueEmpty`: a claim without a pod may hold mail.
+        /// `QueueEmpty`, `ScaleInBlocked`: a claim without a pod may hold mail.
         ClaimUnknown,
         /// `Draining`: mail leaves.
         HandingOver,

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     apply::{Applied, Pod},
-    crd::BackupMx,
+    crd::{BackupMx, BackupMxStatus},
     finalize::{Standing, World, leaving, ordinal},
     observe::{Observed, Report},
     plan::Plan,
@@ -56,6 +56,11 @@ impl<'a> Facts<'a> {
         };
         let relays = applied.pods.iter().map(relay).collect();
         Self { mx, plan, applied, relays, leaving: leaving(&world, &[]), world, now }
+    }
+
+    /// What stood in the status.
+    pub fn before(&self) -> Option<&'a BackupMxStatus> {
+        self.mx.status.as_ref()
     }
 
     /// What they say who answer.

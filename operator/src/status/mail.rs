@@ -9,12 +9,14 @@ use super::{
 };
 use crate::{
     crd::{DrainStatus, QueueStatus},
-    finalize::{Standing, stray_claims},
+    finalize::{Obstacle, Standing, decide, stray_claims},
 };
 
-/// For `status.queue`; none before any relay was heard.
+/// For `status.queue`; as before, or none, until any relay was heard.
 pub fn queue(facts: &Facts) -> Option<QueueStatus> {
-    facts.last_answers().next()?;
+    if facts.last_answers().next().is_none() {
+        return facts.before().and_then(|before| before.queue.clone());
+    }
     let sum = |of: fn(&backupmx_relay_api::status::Queue) -> u64| {
         number(facts.last_answers().fold(0, |sum: u64, answer| sum.saturating_add(of(&answer.queue))))
     };
@@ -111,15 +113,27 @@ pub fn draining(facts: &Facts) -> Verdict {
     Verdict::no(Reason::Idle, "Nothing waits to be handed over.")
 }
 
-/// Relays that should leave and cannot yet.
+/// Relays that should leave and cannot. A moment of being asked is no hindrance.
 pub fn scale_in_blocked(facts: &Facts) -> Verdict {
-    let blocked = facts.leaving.iter().any(|(_, standing)| matches!(standing, Standing::Waits { .. }));
     if facts.world.end.is_some() || facts.leaving.is_empty() {
         return Verdict::no(Reason::NotBlocked, "No relay is to leave by a scale-in.");
     }
-    match crate::finalize::decide(&facts.world, &[]).wait {
-        Some(wait) if blocked => Verdict::yes(Reason::MailWaiting, wait.message),
-        Some(_) | None => Verdict::no(Reason::NotBlocked, "The relays that are to leave are empty."),
+    let hindrance = |(_, standing): &(String, Standing)| match standing {
+        Standing::Waits { obstacle, .. } => match obstacle {
+            Obstacle::Mail { .. } => Some(Reason::MailWaiting),
+            Obstacle::Silent(_) => Some(Reason::RelaysSilent),
+            Obstacle::NoPod(_) => Some(Reason::ClaimUnknown),
+            Obstacle::Account(_) => Some(Reason::AccountDifference),
+            Obstacle::Uncordoned | Obstacle::Sessions(_) => None,
+        },
+        Standing::Empty { .. } | Standing::Emptied | Standing::Vacant => None,
+    };
+    let hindrance = facts.leaving.iter().find_map(hindrance);
+    match (hindrance, decide(&facts.world, &[]).wait) {
+        (Some(reason), Some(wait)) => Verdict::yes(reason, wait.message),
+        (Some(_) | None, _) => {
+            Verdict::no(Reason::NotBlocked, "The relays that are to leave are empty, or will be in a moment.")
+        }
     }
 }
 

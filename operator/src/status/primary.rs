@@ -20,7 +20,16 @@ fn views<'a>(facts: &Facts<'a>) -> Vec<(&'a str, &'a Status)> {
 }
 
 /// For `status.primary`.
-pub fn status(facts: &Facts) -> Option<PrimaryStatus> {
+pub fn status(facts: &Facts) -> PrimaryStatus {
+    let unknown = || PrimaryStatus {
+        state: word(PrimaryState::Unknown).into(),
+        reason: "no relay answers".into(),
+        ..PrimaryStatus::default()
+    };
+    told_by_relays(facts).unwrap_or_else(unknown)
+}
+
+fn told_by_relays(facts: &Facts) -> Option<PrimaryStatus> {
     let views = views(facts);
     let (_, worst) = *views.iter().max_by_key(|(name, answer)| (gravity(answer.primary.state), Reverse(*name)))?;
     let state = worst.primary.state;

@@ -50,7 +50,7 @@ pub fn progressing(facts: &Facts) -> Verdict {
 /// Whether it has lasted too long. What waits for mail to go may take days.
 pub fn is_overdue(facts: &Facts, progressing: &Verdict) -> bool {
     let waits_for_mail = [Reason::Deleting, Reason::ScalingIn].map(Reason::word).contains(&progressing.reason);
-    let before = facts.mx.status.as_ref().and_then(|status| find(&status.conditions, Kind::Progressing));
+    let before = facts.before().and_then(|before| find(&before.conditions, Kind::Progressing));
     let began = before.filter(|before| before.status == progressing.holds.word());
     progressing.is_yes()
         && !waits_for_mail

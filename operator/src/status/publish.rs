@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::conditions::{Kind, find, holds};
+use super::conditions::{Kind, holds};
 use crate::crd::{BackupMxStatus, PrimaryStatus};
 
 /// Between two writes of numbers: a drain changes them all the time, and nobody reads faster.
@@ -50,7 +50,7 @@ pub fn publish_due(
     if written.is_some_and(|written| numbers(written.status.clone()) == meant) {
         return after(written, NUMBERS_INTERVAL, now);
     }
-    let mail_flows = is_up(found) && is_up(new);
+    let mail_flows = [found, new].iter().all(|status| holds(&status.conditions, Kind::PrimaryReachable));
     let interval = if states(found.clone(), mail_flows) == states(new.clone(), mail_flows) {
         NUMBERS_INTERVAL
     } else {
@@ -86,6 +86,7 @@ fn states(status: BackupMxStatus, mail_flows: bool) -> BackupMxStatus {
     status.primary = status.primary.map(|primary| PrimaryStatus { reason: String::new(), ..primary });
     for relay in &mut status.relays {
         relay.messages = None;
+        relay.problems.iter_mut().for_each(String::clear); // their texts count too: so many are held
     }
     for outage in &mut status.outages {
         (outage.messages, outage.bytes) = (0, 0);
@@ -97,8 +98,4 @@ fn states(status: BackupMxStatus, mail_flows: bool) -> BackupMxStatus {
         condition.message = String::new();
     }
     status
-}
-
-fn is_up(status: &BackupMxStatus) -> bool {
-    holds(&status.conditions, Kind::PrimaryReachable) && find(&status.conditions, Kind::QueueEmpty).is_some()
 }
