@@ -176,7 +176,7 @@ pub struct BackupMxSpec {
     pub monitoring: Monitoring,
     /// What happens when this resource is deleted. WaitForEmptyQueue: no new mail is taken, and all is removed once the last message has
     /// gone. Orphan: everything stays as it is, without an operator. Delete: everything is removed, mail included, if the annotation
-    /// backupmx.io/confirm-deletion names this resource. Default: WaitForEmptyQueue.
+    /// backupmx.io/confirm-delete names this resource. Default: WaitForEmptyQueue.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
     /// While true the operator changes nothing; relays go on, and the status is kept up. Default: false.

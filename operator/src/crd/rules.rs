@@ -44,13 +44,6 @@ pub fn each(mut rule: impl FnMut(&mut Schema)) -> impl FnMut(&mut Schema) {
     }
 }
 
-/// Longest text of an item of a list.
-pub fn item_length_max(bytes: u32) -> impl FnMut(&mut Schema) {
-    each(move |items| {
-        items.insert("maxLength".into(), bytes.into());
-    })
-}
-
 /// A list in which nothing stands twice, so that two writers of it do not take each other's items away.
 pub fn set(schema: &mut Schema) {
     schema.insert("x-kubernetes-list-type".into(), "set".into());
@@ -191,7 +184,7 @@ pub fn object_name(kind: &'static str) -> impl FnMut(&mut Schema) {
         schema.insert("maxLength".into(), 253.into());
         rule(
             "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
-            format!("write the name of a {kind}: lower-case letters, digits, hyphens and dots"),
+            format!("write the name of the {kind}: lower-case letters, digits, hyphens and dots"),
         )(schema);
     }
 }
