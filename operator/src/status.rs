@@ -45,12 +45,8 @@ pub fn derive(mx: &BackupMx, plan: &Plan, applied: &Applied, observed: &Observed
         primary: Some(primary::status(&facts)),
         queue: mail::queue(&facts),
         drain: mail::drain(&facts),
-<<<<<<< HEAD
-        relays: facts.relays.iter().map(relay).collect(),
-        relays_ready: None,
-=======
         relays: facts.relays.iter().map(|one| relay(&facts, one)).collect(),
->>>>>>> says
+        relays_ready: Some(relays_ready(&facts)),
         addresses: applied.addresses.iter().take(ADDRESSES_MAX).cloned().collect(),
         egress_addresses: egress_addresses(&facts),
         outages: outages::merged(&facts),
@@ -58,6 +54,12 @@ pub fn derive(mx: &BackupMx, plan: &Plan, applied: &Applied, observed: &Observed
         selector: Some(selector(&plan.name)),
         warnings: warnings::warnings(&facts),
     }
+}
+
+/// As `kubectl get statefulset` shows it.
+fn relays_ready(facts: &Facts) -> String {
+    let ready = facts.relays.iter().filter(|relay| relay.pod.ready && !relay.leaves).count();
+    format!("{ready}/{}", facts.plan.replicas)
 }
 
 /// The status of a resource that cannot be used. What was known of its relays stays: they go on with what they have.
