@@ -14,7 +14,7 @@ use backupmx_relay_api::{config::Document, status::Status};
 use k8s_openapi::{
     api::{
         core::v1::{ConfigMap, Pod, ServiceAccount},
-        rbac::v1::{ClusterRole, RoleBinding},
+        rbac::v1::{Role, RoleBinding},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -28,7 +28,7 @@ use support::{
     kubernetes::{self, Kubernetes, Namespace, User, from_json, pods::{Fate, Kubelet}},
     operator::{Operator, Setup},
     runtime::{spawn, wait},
-    wait::{eventually, eventually_some, within},
+    wait::{eventually, within},
 };
 
 /// For whatever takes a few seconds on an idle machine.
@@ -366,21 +366,22 @@ pub fn apply_definition(cluster: &Kubernetes) {
 
 /// A service account with the operator's rights in this namespace, and nothing else. Returns its kubeconfig.
 #[track_caller]
-fn account(namespace: &Namespace) -> std::path::PathBuf {
+fn account(namespace: &Namespace) -> PathBuf {
     let create = PostParams::default();
-    let role: ClusterRole = serde_saphyr::from_str(RBAC).expect("rbac.yaml is a ClusterRole");
-    let roles: Api<ClusterRole> = Api::all(namespace.client());
-    let params = PatchParams::apply("tests").force();
-    wait(roles.patch(&role.name_any(), &params, &Patch::Apply(&role))).expect("admin may make roles");
     let account: ServiceAccount = from_json(json!({ "metadata": { "name": ACCOUNT } }));
     wait(namespace.api().create(&create, &account)).expect("admin may make accounts");
-    let binding: RoleBinding = from_json(json!({
-        "metadata": { "name": ACCOUNT },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role.name_any() },
-        "subjects": [{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace.name() }],
-    }));
-    wait(namespace.api().create(&create, &binding)).expect("admin may bind roles");
-    let user = User::ServiceAccount { namespace: namespace.name(), name: ACCOUNT };
-    // The role binding counts when the API server has seen it.
-    eventually_some(LIMIT, "a kubeconfig", || Some(namespace.kubeconfig(user)))
+    for (number, document) in RBAC.split("\n---\n").enumerate() {
+        let rules: Value = serde_saphyr::from_str(document).expect("rbac.yaml is YAML");
+        let name = format!("{ACCOUNT}-{number}");
+        // As in a cluster where the operator may work in one namespace only.
+        let role: Role = from_json(json!({ "metadata": { "name": name }, "rules": rules["rules"] }));
+        wait(namespace.api().create(&create, &role)).expect("admin may make roles");
+        let binding: RoleBinding = from_json(json!({
+            "metadata": { "name": name },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
+            "subjects": [{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace.name() }],
+        }));
+        wait(namespace.api().create(&create, &binding)).expect("admin may bind roles");
+    }
+    namespace.kubeconfig(User::ServiceAccount { namespace: namespace.name(), name: ACCOUNT })
 }

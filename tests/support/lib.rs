@@ -42,6 +42,7 @@ pub mod wait;
 pub use client::{Client, Envelope, Reply};
 pub use fake_relay::FakeRelay;
 pub use kubernetes::Kubernetes;
+pub use operator::Operator;
 pub use primary::Primary;
 pub use relay::Relay;
 pub use wait::{eventually, eventually_some};

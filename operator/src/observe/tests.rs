@@ -5,7 +5,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Query, State},
+    extract::{RawQuery, State},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -32,7 +32,8 @@ impl Fake {
     }
 }
 
-async fn answer(State(fake): State<Fake>, Query(query): Query<HashMap<String, String>>) -> Response {
+async fn answer(State(fake): State<Fake>, RawQuery(query): RawQuery) -> Response {
+    let query: HashMap<_, _> = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect();
     fake.asked.fetch_add(1, Ordering::SeqCst);
     let mut says = fake.says.subscribe();
     let is_known = |status: &Value| {
