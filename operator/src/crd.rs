@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 mod cluster;
 mod mail;
@@ -119,6 +119,7 @@ const NAME_LENGTH_MAX: usize = 63 - 11 - "-relay".len();
         priority = 1
     )
 )]
+#[allow(clippy::duplicated_attributes, reason = "columns are alike in their type")]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rules::rule(
     "!isQuantity(self.storage.size) || [has(self.limits) && has(self.limits.freeSpace) ? self.limits.freeSpace : '192Mi'].all(free, !isQuantity(free) || quantity(self.storage.size).isGreaterThan(quantity(free)))",
@@ -273,6 +274,8 @@ fn tidy(schema: &mut Value, path: &str) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
 
     fn schema() -> Value {
@@ -348,7 +351,8 @@ mod tests {
             }
         });
         let mut shown = SHOWN_DEFAULTS.map(|(path, value)| (path.to_owned(), value.to_owned()));
-        (defaults.sort(), shown.sort());
+        defaults.sort();
+        shown.sort();
         assert_eq!(defaults, shown);
     }
 
