@@ -20,9 +20,9 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 pub use self::{
-    resources::of as resource,
     named::{Looked, missing},
     remove::{mark_emptied, remove_all, remove_claims, remove_mark},
+    resources::of as resource,
 };
 use crate::{
     chance, cluster,
@@ -41,7 +41,6 @@ use crate::{
 pub const OBSTACLE_TIME: Duration = Duration::from_secs(30);
 /// One request, with the client's own retries where the API server asks for patience (429, 503). It answers most in milliseconds.
 const REQUEST_MAX: Duration = Duration::from_secs(20);
-
 
 /// What is there after it.
 #[derive(Clone, Debug, Default)]
@@ -385,7 +384,9 @@ enum Standing {
     /// There is none.
     Absent,
     /// It is ours, and has to be looked after.
-    Ours { uid: String },
+    Ours {
+        uid: String,
+    },
     InTheWay(Finding),
 }
 
@@ -418,7 +419,9 @@ fn judge(meta: &ObjectMeta, uid: &str, kind: Kind, name: &str) -> Standing {
 fn verdict(kind: Kind, name: &str, cause: &kube::Error) -> Option<Finding> {
     let kube::Error::Api(status) = cause else { return None };
     match status.code {
-        404 if matches!(kind, Kind::Certificate | Kind::PodMonitor) && status.details.as_ref().is_none_or(|details| details.name.is_empty()) => {
+        404 if matches!(kind, Kind::Certificate | Kind::PodMonitor)
+            && status.details.as_ref().is_none_or(|details| details.name.is_empty()) =>
+        {
             Some(Finding::UnknownKind { kind: kind.name() })
         }
         400 | 403 | 404 | 413 | 422 => {
@@ -429,7 +432,8 @@ fn verdict(kind: Kind, name: &str, cause: &kube::Error) -> Option<Finding> {
 }
 
 fn token_in(shape: &Secret, secret: Secret) -> Option<String> {
-    let keys = shape.data.iter().flatten().map(|(key, _)| key).chain(shape.string_data.iter().flatten().map(|(key, _)| key));
+    let keys =
+        shape.data.iter().flatten().map(|(key, _)| key).chain(shape.string_data.iter().flatten().map(|(key, _)| key));
     let data = secret.data?;
     let token = keys.filter_map(|key| data.get(key)).next()?;
     String::from_utf8(token.0.clone()).ok().filter(|token| !token.is_empty())

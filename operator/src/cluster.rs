@@ -25,7 +25,8 @@ pub fn pod(pod: &Pod) -> apply::Pod {
             told(reason, condition.message.as_deref())
         });
     let containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let over = status.and_then(|status| status.phase.as_deref()).is_some_and(|phase| matches!(phase, "Failed" | "Succeeded"));
+    let over =
+        status.and_then(|status| status.phase.as_deref()).is_some_and(|phase| matches!(phase, "Failed" | "Succeeded"));
     apply::Pod {
         name: pod.metadata.name.clone().unwrap_or_default(),
         uid: pod.metadata.uid.clone().unwrap_or_default(),
@@ -107,7 +108,8 @@ mod tests {
     fn a_pod_tells_whether_it_runs_and_why_not() {
         let plain = apply::Pod { name: "a-relay-0".into(), uid: "u".into(), ..apply::Pod::default() };
         assert_eq!(seen(json!({})), plain);
-        let ready = json!({"podIP": "10.0.0.1", "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        let ready =
+            json!({"podIP": "10.0.0.1", "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
         assert_eq!(seen(ready), apply::Pod { ip: Some("10.0.0.1".into()), ready: true, ..plain.clone() });
         assert_eq!(seen(json!({"podIP": "10.0.0.1", "phase": "Failed"})), plain, "its address may be another's by now");
         for (status, trouble) in [

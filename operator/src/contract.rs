@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use crate::{
     apply::{Applied, Error, request},
     context::Context,
-    observe::{Observed, Report},
     desired::labels::MANAGER,
+    observe::{Observed, Report},
     view::Id,
 };
 

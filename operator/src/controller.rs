@@ -28,11 +28,10 @@ use crate::{
     contract,
     crd::BackupMx,
     desired::Circumstances,
+    desired::labels::MANAGER,
     finalize::{self, Decision, FINALIZER, Step, World},
     observe::{self, Observed},
-    plan,
-    status,
-    desired::labels::MANAGER,
+    plan, status,
     view::Id,
 };
 

@@ -6,7 +6,8 @@ const SHOWN_BYTES_MAX: usize = 300;
 /// Printable ASCII stays, all else is escaped; a long text is cut and marked.
 pub fn shown(text: impl AsRef<[u8]>) -> String {
     let bytes = text.as_ref();
-    let mut shown = bytes[..bytes.len().min(SHOWN_BYTES_MAX)].escape_ascii().to_string().replace("\\\"", "\"").replace("\\'", "'");
+    let mut shown =
+        bytes[..bytes.len().min(SHOWN_BYTES_MAX)].escape_ascii().to_string().replace("\\\"", "\"").replace("\\'", "'");
     if bytes.len() > SHOWN_BYTES_MAX {
         shown.push_str("[...]");
     }

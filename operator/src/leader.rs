@@ -184,4 +184,5 @@ async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Res
     timeout(REQUEST_MAX, request).await.unwrap_or_else(|_| Err(too_long()))
 }
 
-const _: () = assert!(GIVE_UP_AFTER.as_secs() + 2 * REQUEST_MAX.as_secs() <= DURATION.as_secs(), "we stop before another begins");
+const _: () =
+    assert!(GIVE_UP_AFTER.as_secs() + 2 * REQUEST_MAX.as_secs() <= DURATION.as_secs(), "we stop before another begins");

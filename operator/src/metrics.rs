@@ -1,7 +1,8 @@
 //! What the operator counts of its own work. Only drivers count.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, process_collector::ProcessCollector,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    process_collector::ProcessCollector,
 };
 
 /// A reconcile takes a millisecond where nothing changed, and some twenty requests where everything is new.
@@ -29,8 +30,9 @@ impl Metrics {
             IntCounterVec::new(Opts::new(format!("backupmx_operator_{name}"), help), &[label])
         };
         let gauge = |name: &str, help: &str| IntGauge::new(format!("backupmx_operator_{name}"), help);
-        let duration = HistogramOpts::new("backupmx_operator_reconcile_duration_seconds", "Time that a reconcile took.")
-            .buckets(DURATION_BUCKETS_SECONDS.to_vec());
+        let duration =
+            HistogramOpts::new("backupmx_operator_reconcile_duration_seconds", "Time that a reconcile took.")
+                .buckets(DURATION_BUCKETS_SECONDS.to_vec());
         let metrics = Self {
             registry: Registry::new(),
             reconciles: counters("reconciles_total", "Reconciles, by how they ended.", "result")?,
@@ -43,7 +45,8 @@ impl Metrics {
             silent: gauge("relays_silent", "Relays among them that do not answer.")?,
             leader: gauge("leader", "1 while this process is the one that acts.")?,
         };
-        let Self { registry, reconciles, duration, errors, applied, statuses, polls, relays, silent, leader } = &metrics;
+        let Self { registry, reconciles, duration, errors, applied, statuses, polls, relays, silent, leader } =
+            &metrics;
         for counters in [reconciles, errors, applied, polls] {
             registry.register(Box::new(counters.clone()))?;
         }

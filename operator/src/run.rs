@@ -13,12 +13,12 @@ use crate::{
     chance,
     context::{Context, Wakes},
     controller,
+    desired::labels::MANAGER,
     health::{Health, Phase},
     leader::{Election, Leadership, Lost},
     metrics::Metrics,
     observe::Relays,
     plan::Defaults,
-    desired::labels::MANAGER,
     view::View,
     watch::Watches,
 };
@@ -55,7 +55,12 @@ pub enum RunError {
 }
 
 /// Runs until `stop`.
-pub async fn run(settings: Settings, client: Client, observe: TcpListener, stop: CancellationToken) -> Result<(), RunError> {
+pub async fn run(
+    settings: Settings,
+    client: Client,
+    observe: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
     let metrics = Metrics::new()?;
     let wakes = Arc::new(Wakes::default());
     let wake = |wakes: &Arc<Wakes>| {
@@ -146,7 +151,9 @@ async fn act(
         () = stop.cancelled() => health.is(Phase::Stopping),
     }
     if timeout(STOP_MAX, working).await.is_err() {
-        tracing::warn!("some resources were being worked on when the time to stop was over; the next operator goes on with them");
+        tracing::warn!(
+            "some resources were being worked on when the time to stop was over; the next operator goes on with them"
+        );
     }
     Ok(())
 }

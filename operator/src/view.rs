@@ -296,7 +296,8 @@ fn remove<T>(all: &mut Named<T>, id: &Id, name: &str) -> bool {
 
 fn retain<T>(all: &mut Named<T>, listed: impl Fn(&Id, &str) -> bool) -> Vec<(Id, String)> {
     let names = all.iter().flat_map(|(id, named)| named.keys().map(move |name| (id, name)));
-    let gone: Vec<_> = names.filter(|(id, name)| !listed(id, name)).map(|(id, name)| (id.clone(), name.clone())).collect();
+    let gone: Vec<_> =
+        names.filter(|(id, name)| !listed(id, name)).map(|(id, name)| (id.clone(), name.clone())).collect();
     for (id, name) in &gone {
         remove(all, id, name);
     }

@@ -35,8 +35,8 @@ use tokio::sync::Notify;
 
 use crate::{
     apply, cluster,
-    observe::Relays,
     desired::labels::MANAGER,
+    observe::Relays,
     view::{Id, Key, Kind, Live, View},
 };
 
@@ -73,11 +73,23 @@ impl Watches {
 
     /// Starts them all. They end with the process.
     pub fn start(self: &Arc<Self>) {
-        tokio::spawn(self.clone().objects(Kind::ServiceAccount, self.events::<PartialObjectMeta<ServiceAccount>>(), plain));
+        tokio::spawn(self.clone().objects(
+            Kind::ServiceAccount,
+            self.events::<PartialObjectMeta<ServiceAccount>>(),
+            plain,
+        ));
         tokio::spawn(self.clone().objects(Kind::ConfigMap, self.events::<PartialObjectMeta<ConfigMap>>(), plain));
         tokio::spawn(self.clone().objects(Kind::Secret, self.events::<PartialObjectMeta<Secret>>(), plain));
-        tokio::spawn(self.clone().objects(Kind::NetworkPolicy, self.events::<PartialObjectMeta<NetworkPolicy>>(), plain));
-        tokio::spawn(self.clone().objects(Kind::PodDisruptionBudget, self.events::<PartialObjectMeta<PodDisruptionBudget>>(), plain));
+        tokio::spawn(self.clone().objects(
+            Kind::NetworkPolicy,
+            self.events::<PartialObjectMeta<NetworkPolicy>>(),
+            plain,
+        ));
+        tokio::spawn(self.clone().objects(
+            Kind::PodDisruptionBudget,
+            self.events::<PartialObjectMeta<PodDisruptionBudget>>(),
+            plain,
+        ));
         tokio::spawn(self.clone().objects(Kind::Service, self.events::<Service>(), service));
         tokio::spawn(self.clone().objects(Kind::StatefulSet, self.events::<StatefulSet>(), cluster::stateful_set));
         tokio::spawn(self.clone().pods());
@@ -105,7 +117,12 @@ impl Watches {
 
     fn events<K>(&self) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + 'static,
     {
         watcher::watcher(self.api::<K>(), config())
     }

@@ -126,7 +126,8 @@ fn orphan_leaves_the_claims_with_their_mail_and_a_new_resource_of_that_name_find
     let scene = Scene::with(json!({ "deletionPolicy": "Orphan" }));
     queue(&scene, 0, 5);
     let claims = || -> Vec<Value> {
-        let of = |name: String| scene.object("PersistentVolumeClaim", &name).map(|claim| claim["metadata"]["uid"].clone());
+        let of =
+            |name: String| scene.object("PersistentVolumeClaim", &name).map(|claim| claim["metadata"]["uid"].clone());
         ["data-mx-relay-0", "data-mx-relay-1"].into_iter().filter_map(|name| of(name.to_owned())).collect()
     };
     let before = claims();

@@ -25,7 +25,10 @@ fn many_resources_are_made_and_then_cost_next_to_nothing() {
     let begun = Instant::now();
     for number in 0..resources {
         let domain = format!("example-{number}.org");
-        scene.create(&format!("mx-{number}"), merged(spec(), json!({ "domains": [domain], "hostname": format!("mx2.{domain}") })));
+        scene.create(
+            &format!("mx-{number}"),
+            merged(spec(), json!({ "domains": [domain], "hostname": format!("mx2.{domain}") })),
+        );
     }
     println!("{resources} resources were created after {:.1?}", begun.elapsed());
     let ready = || {
@@ -70,6 +73,7 @@ fn cpu_seconds(pid: u32) -> f64 {
 
 fn memory_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
     1024 * kib.unwrap_or_else(|| panic!("no VmRSS in {status}"))
 }

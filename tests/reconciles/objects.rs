@@ -29,7 +29,11 @@ fn a_resource_becomes_all_its_objects_and_ready_and_then_nothing_is_written_any_
         for name in names {
             let object = scene.object(kind, name).expect("it was listed");
             let metadata = &object["metadata"];
-            assert_eq!(metadata["ownerReferences"], Value::Null, "{kind} {name}: it would go before its relay is asked");
+            assert_eq!(
+                metadata["ownerReferences"],
+                Value::Null,
+                "{kind} {name}: it would go before its relay is asked"
+            );
             assert_eq!(metadata["labels"]["backupmx.io/name"], NAME, "{kind} {name}");
         }
     }
@@ -38,7 +42,8 @@ fn a_resource_becomes_all_its_objects_and_ready_and_then_nothing_is_written_any_
             && mx["status"]["replicas"] == 2
     });
     assert_eq!(mx["status"]["observedGeneration"], mx["metadata"]["generation"]);
-    for (kind, status) in [("Accepted", "True"), ("Available", "True"), ("Progressing", "False"), ("Degraded", "False")] {
+    for (kind, status) in [("Accepted", "True"), ("Available", "True"), ("Progressing", "False"), ("Degraded", "False")]
+    {
         assert_eq!(condition(&mx, kind)["status"], status, "{kind}: {:#}", mx["status"]);
     }
     scene.until_quiet();
@@ -60,7 +65,8 @@ fn what_somebody_changes_or_deletes_is_put_right() {
     merge("Service", "mx-smtp", json!({ "spec": { "selector": { "backupmx.io/name": "other" } } }));
     merge("ConfigMap", "mx-relay", json!({ "data": { "relay.yaml": "{}" } }));
     merge("NetworkPolicy", "mx-relay", json!({ "metadata": { "labels": { "app.kubernetes.io/component": "other" } } }));
-    for (kind, name) in [("Service", "mx-relays"), ("PodDisruptionBudget", "mx-relay"), ("ServiceAccount", "mx-relay")] {
+    for (kind, name) in [("Service", "mx-relays"), ("PodDisruptionBudget", "mx-relay"), ("ServiceAccount", "mx-relay")]
+    {
         wait(scene.objects(kind).delete(name, &DeleteParams::default())).expect("admin may delete");
     }
     let is_right = |kind: &str, name: &str, pointer: &str, value: Value| {
@@ -199,7 +205,8 @@ fn kubectl_shows_what_matters_in_columns_and_explains_every_field() {
     for field in spec().as_object().expect("it is one").keys() {
         assert!(explained.stdout.contains(field), "{field}: {explained}");
     }
-    let scaled = scene.namespace.kubectl(&["scale", "bmx", NAME, "--replicas=3", "--namespace", scene.namespace.name()]);
+    let scaled =
+        scene.namespace.kubectl(&["scale", "bmx", NAME, "--replicas=3", "--namespace", scene.namespace.name()]);
     scaled.expect_exit(0, &[]);
     scene.until("three relays", |mx| mx["status"]["replicas"] == 3);
 }

@@ -15,7 +15,8 @@ fn of_two_operators_one_works_and_the_other_takes_over_when_it_is_killed() {
     let begun = Instant::now();
     scene.operator.as_mut().expect("it was started").kill9();
     scene.patch(NAME, json!({ "spec": { "domains": ["example.net"] } }));
-    let mx = scene.until("the second has done it", |mx| mx["status"]["observedGeneration"] == mx["metadata"]["generation"]);
+    let mx =
+        scene.until("the second has done it", |mx| mx["status"]["observedGeneration"] == mx["metadata"]["generation"]);
     println!("after a kill the other operator had worked after {:.1?}", begun.elapsed());
     assert_eq!(mx["metadata"]["generation"], mx["status"]["observedGeneration"]);
     assert_eq!(second.metric("backupmx_operator_leader", ""), 1.0);
@@ -43,7 +44,14 @@ fn a_lease_that_somebody_else_took_ends_the_process() {
         "holderIdentity": "somebody else", "leaseDurationSeconds": 600, "renewTime": "2099-01-01T00:00:00.000000Z",
     } });
     let patched = scene.namespace.kubectl(&[
-        "patch", &name, "--namespace", scene.namespace.name(), "--type=merge", "--field-manager=tests", "-p", &patch.to_string(),
+        "patch",
+        &name,
+        "--namespace",
+        scene.namespace.name(),
+        "--type=merge",
+        "--field-manager=tests",
+        "-p",
+        &patch.to_string(),
     ]);
     patched.expect_exit(0, &[]);
     assert_eq!(scene.operator.as_mut().expect("it was started").wait_for_end(), Some(1));

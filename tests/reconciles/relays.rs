@@ -28,13 +28,17 @@ fn what_a_relay_finds_stands_in_the_status_within_three_seconds() {
             });
         }
         scene.until("the change is told", |mx| {
-            mx["status"]["primary"]["state"] == json!(state) && mx["status"]["primary"]["reason"].to_string().contains(&words)
+            mx["status"]["primary"]["state"] == json!(state)
+                && mx["status"]["primary"]["reason"].to_string().contains(&words)
         });
         took.push(begun.elapsed());
     }
     took.sort();
     let (median, p95) = (took[CHANGES / 2], took[CHANGES * 95 / 100]);
-    println!("a change stood in the status after {median:.2?} (median), {p95:.2?} (95 of 100), {:.2?} (worst)", took[CHANGES - 1]);
+    println!(
+        "a change stood in the status after {median:.2?} (median), {p95:.2?} (95 of 100), {:.2?} (worst)",
+        took[CHANGES - 1]
+    );
     assert!(p95 <= Duration::from_secs(3), "{p95:?}");
 }
 
@@ -69,9 +73,24 @@ fn a_dead_primary_is_told_and_makes_nothing_unready() {
 fn each_finding_about_a_relay_is_told_with_its_name_and_goes_away_with_its_cause() {
     type Change = fn(&Scene);
     let findings: [(&str, Change, Change, &str); 5] = [
-        ("silent", |scene| scene.relay(1).behave(Manner::Silent), |scene| scene.relay(1).behave(Manner::Well), "mx-relay-1"),
-        ("gone", |scene| scene.relay(1).behave(Manner::Gone), |scene| scene.relay(1).behave(Manner::Well), "mx-relay-1"),
-        ("garbage", |scene| scene.relay(1).behave(Manner::Garbage), |scene| scene.relay(1).behave(Manner::Well), "mx-relay-1"),
+        (
+            "silent",
+            |scene| scene.relay(1).behave(Manner::Silent),
+            |scene| scene.relay(1).behave(Manner::Well),
+            "mx-relay-1",
+        ),
+        (
+            "gone",
+            |scene| scene.relay(1).behave(Manner::Gone),
+            |scene| scene.relay(1).behave(Manner::Well),
+            "mx-relay-1",
+        ),
+        (
+            "garbage",
+            |scene| scene.relay(1).behave(Manner::Garbage),
+            |scene| scene.relay(1).behave(Manner::Well),
+            "mx-relay-1",
+        ),
         (
             "unwritable",
             |scene| {
@@ -92,8 +111,11 @@ fn each_finding_about_a_relay_is_told_with_its_name_and_goes_away_with_its_cause
             "refuses its config",
             |scene| {
                 scene.relay(1).set(|status| {
-                    status.config.refused =
-                        Some(RefusedConfig { digest: None, since: "2026-11-27T10:00:00Z".into(), reason: "domains: is empty".into() });
+                    status.config.refused = Some(RefusedConfig {
+                        digest: None,
+                        since: "2026-11-27T10:00:00Z".into(),
+                        reason: "domains: is empty".into(),
+                    });
                 });
             },
             |scene| scene.relay(1).set(|status| status.config.refused = None),
@@ -106,7 +128,11 @@ fn each_finding_about_a_relay_is_told_with_its_name_and_goes_away_with_its_cause
         happens(&scene);
         let message = scene.until_condition("Degraded", "True");
         assert!(message.contains(word), "{what}: {message}");
-        assert_eq!(condition(&scene.get(NAME).unwrap_or_default(), "Ready")["status"], "True", "{what}: the other one takes mail");
+        assert_eq!(
+            condition(&scene.get(NAME).unwrap_or_default(), "Ready")["status"],
+            "True",
+            "{what}: the other one takes mail"
+        );
         ends(&scene);
         scene.until_condition("Degraded", "False");
     }
@@ -186,7 +212,8 @@ fn hidden_clients_and_the_address_that_the_primary_sees_are_told() {
         });
     }
     scene.until("both are told", |mx| {
-        mx["status"]["egressAddresses"] == json!(["203.0.113.9"]) && mx["status"]["warnings"].to_string().contains("10.0.0.1")
+        mx["status"]["egressAddresses"] == json!(["203.0.113.9"])
+            && mx["status"]["warnings"].to_string().contains("10.0.0.1")
     });
 }
 
@@ -210,7 +237,11 @@ fn transitions_become_events_once() {
     tell(PrimaryState::Up);
     let events = || -> Vec<String> {
         let list = scene.namespace.kubectl(&[
-            "get", "events.events.k8s.io", "--namespace", scene.namespace.name(), "-o",
+            "get",
+            "events.events.k8s.io",
+            "--namespace",
+            scene.namespace.name(),
+            "-o",
             "jsonpath={range .items[*]}{.regarding.kind} {.reason}{'\\n'}{end}",
         ]);
         list.stdout.lines().filter_map(|line| Some(line.strip_prefix("BackupMx ")?.to_owned())).collect()

@@ -36,18 +36,22 @@ fn object(spec: &Value) -> Value {
 fn each_rule_refuses_what_it_is_for_with_its_sentence() {
     let scene = Scene::without_operator();
     let shortest = object(&taken()[0].spec);
-    let rules: Vec<Refused> = serde_saphyr::from_str(include_str!("../operator/refused.yaml")).expect("refused.yaml is such");
+    let rules: Vec<Refused> =
+        serde_saphyr::from_str(include_str!("../operator/refused.yaml")).expect("refused.yaml is such");
     let mut wrong = Vec::new();
     for Refused { name, before, patch, sentence } in rules {
         let answer = match before {
             None => {
                 let object = from_json(merged(shortest.clone(), patch));
-                wait(scene.resources().create(&PostParams { dry_run: true, ..PostParams::default() }, &object)).map(drop)
+                wait(scene.resources().create(&PostParams { dry_run: true, ..PostParams::default() }, &object))
+                    .map(drop)
             }
             Some(before) => {
                 let object = from_json(merged(shortest.clone(), before));
-                wait(scene.resources().create(&PostParams::default(), &object)).unwrap_or_else(|cause| panic!("{name}: {cause}"));
-                let answer = wait(scene.resources().patch(NAME, &PatchParams::default(), &Patch::Merge(patch))).map(drop);
+                wait(scene.resources().create(&PostParams::default(), &object))
+                    .unwrap_or_else(|cause| panic!("{name}: {cause}"));
+                let answer =
+                    wait(scene.resources().patch(NAME, &PatchParams::default(), &Patch::Merge(patch))).map(drop);
                 wait(scene.resources().delete(NAME, &DeleteParams::default())).expect("admin may");
                 answer
             }
@@ -73,7 +77,8 @@ fn what_the_api_server_takes_the_operator_makes_and_the_relay_runs() {
         let text = document["data"]["relay.yaml"].as_str().unwrap_or_else(|| panic!("{name}: {document:#}"));
         let file = folder.path().join(format!("{number}.yaml"));
         // The CA file is where pods have it; that it is missing here is said after all else was found good.
-        std::fs::write(&file, text.replace("/etc/backupmx/primary-ca/", &format!("{}/", folder.path().display()))).expect("our folder is ours");
+        std::fs::write(&file, text.replace("/etc/backupmx/primary-ca/", &format!("{}/", folder.path().display())))
+            .expect("our folder is ours");
         std::fs::copy(Authority::new().file(), folder.path().join("ca.crt")).expect("our folder is ours");
         let checked = Relay::run(&["check-config", "--config", &file.to_string_lossy()]);
         assert_eq!(checked.code, Some(0), "{name}: {checked}\n{text}");

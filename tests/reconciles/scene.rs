@@ -25,7 +25,10 @@ use kube::{
 use serde_json::{Value, json};
 use support::{
     fake_relay::FakeRelay,
-    kubernetes::{self, Kubernetes, Namespace, User, from_json, pods::{Fate, Kubelet}},
+    kubernetes::{
+        self, Kubernetes, Namespace, User, from_json,
+        pods::{Fate, Kubelet},
+    },
     operator::{Operator, Setup},
     runtime::{spawn, wait},
     wait::{eventually, within},
@@ -88,7 +91,16 @@ impl Scene {
         let namespace = cluster.namespace();
         let kubeconfig = account(&namespace);
         let name = namespace.name().to_owned();
-        let setup = Setup::new(kubeconfig).flags(&["--namespace", &name, "--lease-namespace", &name, "--relay-image", "localhost/backupmx-relay:test"]).flags(flags);
+        let setup = Setup::new(kubeconfig)
+            .flags(&[
+                "--namespace",
+                &name,
+                "--lease-namespace",
+                &name,
+                "--relay-image",
+                "localhost/backupmx-relay:test",
+            ])
+            .flags(flags);
         let relays = Arc::new(Relays::default());
         let playing = Arc::clone(&relays);
         let kubelet = Kubelet::play(&namespace, move |pod| playing.fate(pod));
@@ -281,12 +293,14 @@ async fn mount(configs: Api<ConfigMap>, relays: std::sync::Weak<Relays>) {
     while let Some(relays) = relays.upgrade() {
         let configs = configs.list(&Default::default()).await.map(|list| list.items).unwrap_or_default();
         for config in configs.iter().filter(|_| !relays.mounts_stale.load(Ordering::Relaxed)) {
-            let Some(text) = config.data.iter().flatten().find_map(|(name, text)| name.starts_with("relay.").then_some(text))
+            let Some(text) =
+                config.data.iter().flatten().find_map(|(name, text)| name.starts_with("relay.").then_some(text))
             else {
                 continue;
             };
             relays.write("relay.yaml", text);
-            let document = serde_json::from_str(text).unwrap_or_else(|cause| panic!("no config document: {cause}: {text}"));
+            let document =
+                serde_json::from_str(text).unwrap_or_else(|cause| panic!("no config document: {cause}: {text}"));
             relays.take(&config.name_any(), &support::hash::xxh3(text), &document);
         }
         drop(relays);

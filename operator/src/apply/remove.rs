@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::{Error, request};
 use crate::{
     context::Context,
-    finalize::{EMPTIED_AT, KEPT_BECAUSE},
     desired::labels::MANAGER,
+    finalize::{EMPTIED_AT, KEPT_BECAUSE},
     view::{Id, Key, Kind, Live},
 };
 
@@ -22,7 +22,8 @@ const CLAIM: &str = "PersistentVolumeClaim";
 pub async fn remove_all(ctx: &Context, id: &Id, uid: &str) -> Result<(), Error> {
     let mut owned = ctx.view.owned(id, uid);
     // Senders first, so that they try the primary or another backup instead of a pod that is about to end.
-    owned.sort_by_key(|(key, _)| (key.kind != Kind::Service, key.kind != Kind::StatefulSet, key.kind, key.name.clone()));
+    owned
+        .sort_by_key(|(key, _)| (key.kind != Kind::Service, key.kind != Kind::StatefulSet, key.kind, key.name.clone()));
     for (key, live) in owned.iter().filter(|(_, live)| !live.leaving) {
         remove(ctx, key, live).await?;
     }
@@ -54,7 +55,13 @@ pub async fn remove_claims(ctx: &Context, id: &Id, claims: &[String]) -> Result<
 }
 
 /// Says on a claim that its relay was seen empty, and why the claim is to be kept all the same, if it is.
-pub async fn mark_emptied(ctx: &Context, id: &Id, claim: &str, now: Timestamp, keep: Option<&str>) -> Result<(), Error> {
+pub async fn mark_emptied(
+    ctx: &Context,
+    id: &Id,
+    claim: &str,
+    now: Timestamp,
+    keep: Option<&str>,
+) -> Result<(), Error> {
     annotate(ctx, id, claim, json!({ EMPTIED_AT: format!("{now:.0}"), KEPT_BECAUSE: keep })).await
 }
 

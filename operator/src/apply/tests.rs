@@ -26,10 +26,18 @@ fn an_object_is_touched_only_if_it_is_ours_and_it_or_what_is_wanted_has_changed(
     assert_eq!(stands(&live(Some("mine"), Some(Print { desired: 6, stamp: 5 }))), "ours o", "another is wanted");
     assert_eq!(stands(&live(Some("mine"), Some(Print { desired: 7, stamp: 4 }))), "ours o", "it was changed");
     assert_eq!(stands(&live(None, same)), "as applied", "we made it");
-    assert_eq!(stands(&live(None, Some(Print { desired: 7, stamp: 4 }))), "ours o", "we made it; the annotation is put back");
+    assert_eq!(
+        stands(&live(None, Some(Print { desired: 7, stamp: 4 }))),
+        "ours o",
+        "we made it; the annotation is put back"
+    );
     assert_eq!(stands(&live(None, None)), "of ", "our labels alone are no proof");
     assert_eq!(stands(&live(Some("another"), same)), "of another");
-    assert_eq!(stands(&Live { leaving: true, ..live(Some("mine"), None) }), "as applied", "the watch tells when it is gone");
+    assert_eq!(
+        stands(&Live { leaving: true, ..live(Some("mine"), None) }),
+        "as applied",
+        "the watch tells when it is gone"
+    );
 }
 
 #[test]
@@ -39,7 +47,9 @@ fn what_stays_wrong_until_somebody_acts_is_a_finding_and_the_rest_is_tried_again
         kube::Error::Api(Box::new(Status { code, message: "no\n".into(), details, ..Status::default() }))
     };
     let refused = Finding::Refused { kind: "ConfigMap", name: "a".into(), words: r"no\n".into() };
-    for (code, finding) in [(403, Some(&refused)), (422, Some(&refused)), (409, None), (429, None), (500, None), (503, None)] {
+    for (code, finding) in
+        [(403, Some(&refused)), (422, Some(&refused)), (409, None), (429, None), (500, None), (503, None)]
+    {
         assert_eq!(verdict(Kind::ConfigMap, "a", &error(code, "a")).as_ref(), finding, "{code}");
     }
     let unknown = Finding::UnknownKind { kind: "PodMonitor" };

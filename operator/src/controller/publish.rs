@@ -14,9 +14,9 @@ use crate::{
     apply::{chain, request},
     context::Context,
     crd::{BackupMx, BackupMxStatus},
+    desired::labels::MANAGER,
     events::{self, Severity},
     status::{Publish, Written, publish_due},
-    desired::labels::MANAGER,
     view::Id,
 };
 

@@ -220,10 +220,9 @@ fn arguments(plan: &Plan) -> Vec<String> {
         "--log-format=json".into(),
     ];
     if plan.certificate.is_some() {
+        // They need not be there yet: mail in clear is better than no mail while an issuer works.
         arguments.push(format!("--tls-cert={TLS_FOLDER}/tls.crt"));
         arguments.push(format!("--tls-key={TLS_FOLDER}/tls.key"));
-        // Mail in clear is better than no mail while an issuer works.
-        arguments.push("--tls-optional".into());
     }
     arguments
 }
@@ -510,7 +509,6 @@ mod tests {
                 "--log-format=json",
                 "--tls-cert=/etc/backupmx/tls/tls.crt",
                 "--tls-key=/etc/backupmx/tls/tls.key",
-                "--tls-optional",
             ])
         );
         let folders: Vec<_> = container["volumeMounts"].as_array().unwrap().iter().map(|m| &m["mountPath"]).collect();
