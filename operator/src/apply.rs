@@ -88,12 +88,17 @@ pub struct Neighbour {
 /// A relay's pod, as far as it matters.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Pod {
+    /// Its name, which is the relay's.
     pub name: String,
+    /// Changes when it is made anew under the same name.
     pub uid: String,
+    /// Its address, once it has one.
     pub ip: Option<String>,
+    /// Whether the kubelet says that it is ready.
     pub ready: bool,
     /// Since when `ready` is what it is: the last transition of its condition, or else when the pod was made.
     pub since: Option<Timestamp>,
+    /// Whether it is being deleted.
     pub leaving: bool,
     /// Why it does not run, in the cluster's words: unschedulable, image pull, crash loop.
     pub trouble: Option<String>,
@@ -102,9 +107,11 @@ pub struct Pod {
 /// A relay's claim.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Claim {
+    /// Its name.
     pub name: String,
     /// The pod whose mail is on it.
     pub pod: String,
+    /// Whether it has a volume. One that never had is empty.
     pub bound: bool,
     /// `backupmx.io/emptied-at`: its relay was seen cordoned and empty.
     pub emptied_at: Option<String>,
@@ -118,26 +125,56 @@ pub struct Claim {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Finding {
     /// One of this name is there, and not ours.
-    Foreign { kind: &'static str, name: String, owner: Option<String> },
+    Foreign {
+        /// Of the object.
+        kind: &'static str,
+        /// Of the object.
+        name: String,
+        /// Uid of the resource that it says it belongs to.
+        owner: Option<String>,
+    },
     /// A Secret or StorageClass that the resource names is not there.
-    Missing { kind: &'static str, name: String, named_by: &'static str },
+    Missing {
+        /// Of the object.
+        kind: &'static str,
+        /// Of the object.
+        name: String,
+        /// The field of the resource that names it.
+        named_by: &'static str,
+    },
     /// The cluster does not know this kind (cert-manager, the Prometheus operator).
-    UnknownKind { kind: &'static str },
+    UnknownKind {
+        /// Which.
+        kind: &'static str,
+    },
     /// The API server refused it.
-    Refused { kind: &'static str, name: String, words: String },
+    Refused {
+        /// Of the object.
+        kind: &'static str,
+        /// Of the object.
+        name: String,
+        /// What the API server said.
+        words: String,
+    },
 }
 
 /// What may be better in a moment: the API server is away, has too much to do, or something changed while we looked.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "kind and name are the object's, source is what the API server said")]
 pub enum Error {
+    /// Whether it is there.
     #[error("look up {kind} {name}")]
     LookUp { kind: &'static str, name: String, source: kube::Error },
+    /// Make or mend it.
     #[error("apply {kind} {name}")]
     Apply { kind: &'static str, name: String, source: kube::Error },
+    /// Remove it.
     #[error("delete {kind} {name}")]
     Delete { kind: &'static str, name: String, source: kube::Error },
+    /// Write a note on it.
     #[error("annotate {kind} {name}")]
     Annotate { kind: &'static str, name: String, source: kube::Error },
+    /// The system has no randomness to give.
     #[error("make a token for Secret {0}")]
     Token(String, #[source] getrandom::Error),
 }

@@ -42,6 +42,8 @@ const RECONCILES_MAX: u16 = 16;
 const PAGE_RESOURCES: u32 = 50;
 /// A resource that nothing happens to is looked at again after this: not for what is watched, but for what is only named.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
+/// After a change of the config document the next step may be possible already.
+const DECIDE_AGAIN: Duration = Duration::from_millis(100);
 /// First back-off after a failed reconcile; doubles with each further one.
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 /// Where the doubling ends.
@@ -50,10 +52,13 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 /// A step that failed, and is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Objects.
     #[error("{0}")]
     Apply(#[from] apply::Error),
+    /// What holds the resource.
     #[error("change the finalizer")]
     Finalizer(#[source] kube::Error),
+    /// What the resource says.
     #[error("publish status")]
     Publish(#[source] kube::Error),
 }
@@ -91,7 +96,9 @@ pub async fn run(ctx: Arc<Context>, resources: Api<BackupMx>, wakes: Arc<Wakes>,
         .modify(trim)
         .reflect(writer)
         .inspect(note)
-        .applied_objects();
+        .applied_objects()
+        // Told above. The controller would hold back everything else after an error, and the watch goes on by itself.
+        .filter_map(async |changed| changed.ok().map(Ok));
     let woken = stream::unfold(wakes, |wakes| async move {
         let id = wakes.next().await;
         Some((ObjectRef::new(&id.name).within(&id.namespace), wakes))
@@ -185,16 +192,17 @@ async fn bring_about(ctx: &Context, mx: &BackupMx, id: &Id) -> Result<Duration, 
                 carry_out(ctx, mx, id, &decision.steps, now).await?; // what cannot be made can still be deleted
             }
             let due = publish::publish(ctx, mx, id, status::refused(mx, &refusal, now), now).await?;
-            return Ok(soonest([due, None, None, None])); // no retry: only an edit helps
+            return Ok(soonest([due, None, None, None, None])); // no retry: only an edit helps
         }
     };
     if mx.spec.paused {
         let status = status::derive(mx, &plan, &found, &observed, now);
         let again = status::look_again(&status, &found, &observed, now).map(|then| publish::until(then, now));
         let due = publish::publish(ctx, mx, id, status, now).await?;
-        return Ok(soonest([again, due, None, None]));
+        return Ok(soonest([again, due, None, None, None]));
     }
     hold(ctx, mx, id).await?; // before there is anything that must not vanish with the resource
+    let (digest, cordoned) = (found.config_digest.clone(), found.cordoned.clone());
     let applied = if is_ending(&decision) {
         found
     } else {
@@ -209,10 +217,12 @@ async fn bring_about(ctx: &Context, mx: &BackupMx, id: &Id) -> Result<Duration, 
     let again = status::look_again(&status, &applied, &observed, now).map(|then| publish::until(then, now));
     let due = publish::publish(ctx, mx, id, status, now).await?;
     let obstacle = (!applied.findings.is_empty()).then_some(apply::OBSTACLE_TIME);
-    Ok(soonest([nudge, again, due, obstacle]))
+    // The decision rested on another document than the one that is there now.
+    let decide_again = (digest, cordoned) != (applied.config_digest, applied.cordoned);
+    Ok(soonest([nudge, again, due, obstacle, decide_again.then_some(DECIDE_AGAIN)]))
 }
 
-fn soonest(times: [Option<Duration>; 4]) -> Duration {
+fn soonest(times: [Option<Duration>; 5]) -> Duration {
     times.into_iter().flatten().min().unwrap_or_else(|| chance::spread(LOOK_AGAIN))
 }
 

@@ -30,8 +30,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Why a leader is none any more. The process ends then: whatever it was about to write, another may have decided otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
+    /// By whom.
     #[error("another operator, {0}, has taken the lease")]
     Taken(String),
+    /// Why.
     #[error("the lease could not be renewed for {seconds} s: {0}", seconds = GIVE_UP_AFTER.as_secs())]
     NotRenewed(String),
 }

@@ -34,6 +34,7 @@ pub struct Observed {
 /// What one relay says.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// Its name.
     pub pod: String,
     /// Its newest answer, even if it is silent since.
     pub answer: Option<Arc<Status>>,

@@ -44,12 +44,16 @@ pub struct Settings {
 /// Why the program ends without having been asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Somebody else may act now.
     #[error("lost the lead: {0}")]
     Lost(#[from] Lost),
+    /// Health and metrics cannot be told.
     #[error("serve the observe port: {0}")]
     Observe(#[source] io::Error),
+    /// They contradict each other.
     #[error("set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// Nothing would be done any more.
     #[error("the controller has ended by itself, which it must not; this is a defect")]
     Ended,
 }

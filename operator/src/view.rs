@@ -42,6 +42,7 @@ impl Id {
 }
 
 /// Kinds of objects that we make.
+#[allow(missing_docs, reason = "they are Kubernetes' own, cert-manager's and the Prometheus operator's names")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Kind {
     ServiceAccount,

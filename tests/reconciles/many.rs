@@ -73,7 +73,6 @@ fn cpu_seconds(pid: u32) -> f64 {
 
 fn memory_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let kib =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
-    1024 * kib.unwrap_or_else(|| panic!("no VmRSS in {status}"))
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    1024 * kib.expect("Linux tells it")
 }

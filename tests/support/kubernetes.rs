@@ -123,10 +123,10 @@ impl Kubernetes {
         processes.start("etcd", &etcd_flags(processes.folder(), &etcd));
         let (folder, processes) = (processes.folder().to_owned(), Mutex::new(processes));
         let cluster = Self { folder, processes, authority, etcd, api_server, admin, client };
-        cluster.start_api_server_program();
+        cluster.start_api_server();
+        // Not before: they wait for an API server for 10 s only, and then they end.
         let flags = controllers_flags(&controllers, &cluster.authority);
         cluster.processes().start("kube-controller-manager", &flags);
-        cluster.await_api_server();
         cluster
     }
 
@@ -185,8 +185,10 @@ impl Kubernetes {
     /// Starts the API server again, at the same address, and waits until it is ready.
     #[track_caller]
     pub fn start_api_server(&self) {
-        self.start_api_server_program();
-        self.await_api_server();
+        let flags = api_server_flags(self);
+        self.processes().start("kube-apiserver", &flags);
+        let client = self.client();
+        self.processes().until("the API server is ready", || wait(ask(&client, "/readyz")).is_ok());
     }
 
     /// Runs `kubectl` with all rights.
@@ -203,7 +205,7 @@ impl Kubernetes {
     /// The sum of a metric of the API server, over all samples that have these labels. 0 if it has not yet been counted.
     #[track_caller]
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let text = self.ask("/metrics").unwrap_or_else(|error| panic!("ask for metrics: {error}"));
+        let text = wait(ask(&self.client, "/metrics")).unwrap_or_else(|error| panic!("ask for metrics: {error}"));
         metrics::sum(&text, name, labels)
     }
 
@@ -221,22 +223,6 @@ impl Kubernetes {
     /// Numbers of the processes by name.
     pub fn pids(&self) -> Vec<(&'static str, u32)> {
         self.processes().pids()
-    }
-
-    fn ask(&self, path: &str) -> Result<String, kube::Error> {
-        wait(self.client.request_text(Request::get(path).body(Vec::new()).expect("it is a path")))
-    }
-
-    fn start_api_server_program(&self) {
-        let flags = api_server_flags(self);
-        self.processes().start("kube-apiserver", &flags);
-    }
-
-    #[track_caller]
-    fn await_api_server(&self) {
-        let client = self.client();
-        let ask = || client.request_text(Request::get("/readyz").body(Vec::new()).expect("it is a path"));
-        self.processes().until("the API server is ready", || wait(ask()).is_ok());
     }
 
     fn processes(&self) -> MutexGuard<'_, Processes> {
@@ -299,6 +285,10 @@ impl Drop for Namespace<'_> {
 #[track_caller]
 pub fn from_json<K: serde::de::DeserializeOwned>(json: serde_json::Value) -> K {
     serde_json::from_value(json).unwrap_or_else(|error| panic!("no {}: {error}", std::any::type_name::<K>()))
+}
+
+async fn ask(client: &Client, path: &str) -> Result<String, kube::Error> {
+    client.request_text(Request::get(path).body(Vec::new()).expect("it is a path")).await
 }
 
 fn client(kubeconfig: &Path) -> Client {

@@ -25,7 +25,7 @@ const LINES_SHOWN: usize = 15;
 const KEEPER: &str = "trap '' HUP INT TERM
 read -r group
 while read -r _; do :; done
-[ -z \"$group\" ] || kill -KILL -- \"-$group\"
+[ -z \"$group\" ] || kill -s KILL -- \"-$group\"
 for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf \"$1\" && exit; sleep 0.2; done";
 
 /// Where the programs are.
@@ -146,6 +146,7 @@ impl Drop for Processes {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
         for (_, child) in &mut self.running {
+            let _ = child.kill();
             let _ = child.wait();
         }
     }
