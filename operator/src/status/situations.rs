@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backupmx_relay_api::{SCHEMA, config::Document, status::*};
+use backupmx_relay_api::{SCHEMA, status::*};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::{
     crd::{BackupMx, BackupMxStatus},
     finalize::pod_name,
     observe::{Observed, Report},
-    plan::Plan,
+    plan::{Defaults, Plan, resolve},
 };
 
 pub const NAME: &str = "example";
@@ -33,17 +33,10 @@ pub fn noon() -> Timestamp {
 
 /// Two relays that run, know the newest settings and have nothing to do.
 pub fn well() -> Situation {
-    let mx = json!({
-        "apiVersion": "backupmx.io/v1alpha1", "kind": "BackupMx",
-        "metadata": { "name": NAME, "namespace": "mail", "uid": "1", "generation": 3 },
-        "spec": {
-            "domains": ["example.org"], "hostname": "mx2.example.org", "replicas": 2,
-            "primary": { "hosts": [{ "host": "mx1.example.org" }] },
-        },
-    });
+    let mx = resource(2);
     let ordinals = 0..2;
     Situation {
-        mx: serde_json::from_value(mx).unwrap(),
+        mx,
         plan: plan(2),
         applied: Applied {
             config_digest: DIGEST.into(),
@@ -58,15 +51,21 @@ pub fn well() -> Situation {
     }
 }
 
+pub fn resource(replicas: i32) -> BackupMx {
+    let mx = json!({
+        "apiVersion": "backupmx.io/v1alpha1", "kind": "BackupMx",
+        "metadata": { "name": NAME, "namespace": "mail", "uid": "1", "generation": 3 },
+        "spec": {
+            "domains": ["example.org"], "hostname": "mx2.example.org", "replicas": replicas,
+            "primary": { "hosts": [{ "host": "mx1.example.org" }] },
+        },
+    });
+    serde_json::from_value(mx).unwrap()
+}
+
 pub fn plan(replicas: i32) -> Plan {
-    Plan {
-        name: NAME.into(),
-        namespace: "mail".into(),
-        uid: "1".into(),
-        generation: 3,
-        document: Document::default(),
-        replicas,
-    }
+    let defaults = Defaults { relay_image: "relay".into(), operator_namespace: "backupmx".into() };
+    resolve(&resource(replicas), &defaults).unwrap()
 }
 
 pub fn pod(ordinal: i32) -> Pod {
