@@ -53,7 +53,9 @@ fn a_state_is_told_within_a_second() {
     told_at_once(
         &relay,
         "the primary is up",
-        |_| drop(primary.return_now()),
+        |_| {
+            primary.return_now();
+        },
         |status| status.primary.state == PrimaryState::Up,
     );
     let known = quiet(&relay);

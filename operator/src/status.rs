@@ -37,7 +37,6 @@ const ADDRESSES_MAX: usize = 16;
 
 /// What stands in the status now.
 pub fn derive(mx: &BackupMx, plan: &Plan, applied: &Applied, observed: &Observed, now: Timestamp) -> BackupMxStatus {
-    let now = text::seconds(now);
     let facts = Facts::new(mx, plan, applied, observed, now);
     BackupMxStatus {
         observed_generation: mx.metadata.generation,
@@ -131,7 +130,9 @@ fn judged(facts: &Facts) -> Vec<Condition> {
         })
     };
     let judged = Kind::ALL.iter().filter_map(|kind| Some((*kind, verdict(kind)?)));
-    judged.map(|(kind, verdict)| written(kind, verdict, before, facts.mx.metadata.generation, facts.now)).collect()
+    // Only what is written has whole seconds: a grace that ends within one must not be asked for too early, and then forgotten.
+    let at = text::seconds(facts.now);
+    judged.map(|(kind, verdict)| written(kind, verdict, before, facts.mx.metadata.generation, at)).collect()
 }
 
 /// A relay that was not heard since the operator started keeps its number from before.

@@ -134,9 +134,9 @@ impl Watches {
         }
     }
 
-    fn api_with<K: Resource<DynamicType = ApiResource>>(&self, resource: &ApiResource) -> Api<K>
+    fn api_with<K>(&self, resource: &ApiResource) -> Api<K>
     where
-        K: Resource<Scope = kube::core::DynamicResourceScope>,
+        K: Resource<DynamicType = ApiResource, Scope = kube::core::DynamicResourceScope>,
     {
         match &self.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),

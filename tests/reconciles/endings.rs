@@ -2,7 +2,12 @@
 
 use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
 use serde_json::{Value, json};
-use support::{fake_relay::Manner, kubernetes::pods::Fate, runtime::wait, wait::eventually};
+use support::{
+    fake_relay::Manner,
+    kubernetes::{self, pods::Fate},
+    runtime::wait,
+    wait::eventually,
+};
 
 use crate::scene::{LIMIT, NAME, Scene, merged, spec};
 
@@ -144,7 +149,10 @@ fn orphan_leaves_the_claims_with_their_mail_and_a_new_resource_of_that_name_find
 #[test]
 fn a_namespace_that_is_deleted_is_not_held_up_by_what_it_took_itself() {
     // It takes pods and claims at once and asks nobody: docs/operations.md says so. Then nothing is left to wait for.
-    let scene = Scene::with(json!({}));
+    let home = kubernetes::shared().namespace();
+    let scene = Scene::from(&home);
+    scene.create(NAME, spec());
+    scene.until_condition("Ready", "True");
     queue(&scene, 0, 2);
     let deleted = scene.namespace.kubectl(&["delete", "namespace", scene.namespace.name(), "--wait=false"]);
     deleted.expect_exit(0, &[]);

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::kubernetes::Kubernetes;
+use support::{kubernetes::Kubernetes, wait::eventually};
 
-use crate::scene::{NAME, Scene, spec};
+use crate::scene::{LIMIT, NAME, Scene, spec};
 
 #[test]
 fn of_two_operators_one_works_and_the_other_takes_over_when_it_is_killed() {
     let mut scene = Scene::with(json!({}));
     let second = scene.setup.start();
-    assert_eq!(second.code_of("/readyz"), 200, "waiting for the lease is being ready");
+    eventually(LIMIT, "waiting for the lease is being ready", || second.code_of("/readyz") == 200);
     let begun = Instant::now();
     scene.operator.as_mut().expect("it was started").kill9();
     scene.patch(NAME, json!({ "spec": { "domains": ["example.net"] } }));
@@ -62,7 +62,7 @@ fn an_outage_of_the_api_server_is_lived_through() {
     const OUTAGE: Duration = Duration::from_secs(20);
     // A cluster of its own: the other tests need theirs. It lives as long as the program, like the shared one.
     let cluster: &'static Kubernetes = Box::leak(Box::new(Kubernetes::start()));
-    let mut scene = Scene::in_cluster(cluster, &[]);
+    let mut scene = Scene::in_cluster(cluster);
     scene.create(NAME, spec());
     scene.until_condition("Ready", "True");
     cluster.stop_api_server();

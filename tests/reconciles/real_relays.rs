@@ -95,6 +95,7 @@ fn a_change_reaches_a_running_relay_and_its_mail_holds_the_deletion() {
 
     real.scene.delete(NAME, DeleteParams::default());
     eventually(LIMIT, "it takes no more mail", || real.send("bob@example.org").contains("421"));
+    let queued = real.relay.status().queue.messages;
     real.scene.until("it waits for the mail", |mx| {
         mx["status"]["relays"][0]["cordoned"] == true && mx["status"]["queue"]["messages"] == queued
     });

@@ -70,7 +70,8 @@ fn what_the_api_server_takes_the_operator_makes_and_the_relay_runs() {
     let folder = TempDir::with_prefix("backupmx-").expect("a temporary folder can be made");
     for (number, Taken { name, spec }) in taken().into_iter().enumerate() {
         let scene = Scene::empty();
-        scene.create(NAME, spec);
+        // A pause is taken as well, and then nothing is made.
+        scene.create(NAME, merged(spec, json!({ "paused": false })));
         let mx = scene.until(&format!("{name} is accepted"), |mx| condition(mx, "Accepted")["status"] == "True");
         assert_eq!(mx["status"]["observedGeneration"], mx["metadata"]["generation"], "{name}");
         let document = eventually_some(LIMIT, "its document", || scene.object("ConfigMap", "mx-relay"));

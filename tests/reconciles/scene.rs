@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, Once,
+        Arc, Mutex, MutexGuard, Once, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -12,10 +12,7 @@ use std::{
 
 use backupmx_relay_api::{config::Document, status::Status};
 use k8s_openapi::{
-    api::{
-        core::v1::{ConfigMap, Pod, ServiceAccount},
-        rbac::v1::{Role, RoleBinding},
-    },
+    api::core::v1::{ConfigMap, Pod, Service, ServiceAccount},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -26,7 +23,7 @@ use serde_json::{Value, json};
 use support::{
     fake_relay::FakeRelay,
     kubernetes::{
-        self, Kubernetes, Namespace, User, from_json,
+        self, Kubernetes, Mark, Namespace, User, Write, from_json,
         pods::{Fate, Kubelet},
     },
     operator::{Operator, Setup},
@@ -43,6 +40,10 @@ const ACCOUNT: &str = "backupmx-operator";
 const RBAC: &str = include_str!("../operator/rbac.yaml");
 /// Between two looks of the played mounts at the ConfigMap.
 const MOUNTS_LOOK: Duration = Duration::from_millis(100);
+/// Where the played load balancer takes mail.
+pub const BALANCER: &str = "203.0.113.7";
+/// Between two looks of it at the Services.
+const BALANCER_LOOK: Duration = Duration::from_millis(500);
 
 /// All that a test needs.
 pub struct Scene {
@@ -72,7 +73,7 @@ impl Scene {
     /// An operator that looks after an empty namespace.
     #[track_caller]
     pub fn empty() -> Self {
-        Self::in_cluster(kubernetes::shared(), &[])
+        Self::in_cluster(kubernetes::shared())
     }
 
     /// The same with a resource of this spec, as far as it differs from [`spec`], whose relays report that they run it.
@@ -84,27 +85,32 @@ impl Scene {
         scene
     }
 
-    /// In a cluster of the test's own.
+    /// In this cluster, by an operator that has its rights in this one namespace only.
     #[track_caller]
-    pub fn in_cluster(cluster: &'static Kubernetes, flags: &[&str]) -> Self {
-        install(cluster);
-        let namespace = cluster.namespace();
-        let kubeconfig = account(&namespace);
+    pub fn in_cluster(cluster: &'static Kubernetes) -> Self {
+        let namespace = prepared(cluster);
+        let kubeconfig = account(&namespace, "Role");
+        let home = namespace.name().to_owned();
+        Self::start(namespace, &kubeconfig, &home)
+    }
+
+    /// By an operator at home in another namespace, with rights in all.
+    #[track_caller]
+    pub fn from(home: &Namespace) -> Self {
+        let kubeconfig = account(home, "ClusterRole");
+        Self::start(prepared(kubernetes::shared()), &kubeconfig, home.name())
+    }
+
+    #[track_caller]
+    fn start(namespace: Namespace<'static>, kubeconfig: &Path, home: &str) -> Self {
         let name = namespace.name().to_owned();
-        let setup = Setup::new(kubeconfig)
-            .flags(&[
-                "--namespace",
-                &name,
-                "--lease-namespace",
-                &name,
-                "--relay-image",
-                "localhost/backupmx-relay:test",
-            ])
-            .flags(flags);
+        let setup = Setup::new(kubeconfig.to_owned()).flags(&["--namespace", &name, "--lease-namespace", home]);
+        let setup = setup.flags(&["--relay-image", "localhost/backupmx-relay:test"]);
         let relays = Arc::new(Relays::default());
         let playing = Arc::clone(&relays);
         let kubelet = Kubelet::play(&namespace, move |pod| playing.fate(pod));
         spawn(mount(namespace.api(), Arc::downgrade(&relays)));
+        spawn(balance(namespace.api(), Arc::downgrade(&relays)));
         let operator = Some(setup.start());
         Self { namespace, relays, kubelet, setup, operator }
     }
@@ -215,14 +221,23 @@ impl Scene {
         self.relays.of(&format!("{NAME}-relay-{ordinal}"))
     }
 
-    /// Waits until nothing is written for a while by anybody.
+    /// What the operator has written since, but for its lease. Controllers write as well, and try again what played addresses do
+    /// not allow them.
+    #[track_caller]
+    pub fn written_since(&self, mark: Mark) -> Vec<Write> {
+        let mut writes = self.namespace.writes_since(mark);
+        writes.retain(|write| write.user.ends_with(ACCOUNT) && write.resource != "leases");
+        writes
+    }
+
+    /// Waits until the operator writes nothing for a while.
     #[track_caller]
     pub fn until_quiet(&self) {
         const QUIET: Duration = Duration::from_secs(2);
         eventually(LIMIT, "nothing is written", || {
             let mark = self.namespace.mark();
             std::thread::sleep(QUIET);
-            self.namespace.writes_since(mark).iter().all(|write| write.resource == "leases")
+            self.written_since(mark).is_empty()
         });
     }
 }
@@ -256,10 +271,9 @@ impl Relays {
         if std::fs::read_to_string(&file).is_ok_and(|there| there == text) {
             return;
         }
-        // In one step, as a kubelet does it.
+        // In one step, as a kubelet does it. Both fail once the test is over, and the folder is gone.
         let next = folder.join(".next");
-        std::fs::write(&next, text).expect("our folder is ours");
-        std::fs::rename(next, file).expect("our folder is ours");
+        let _ = std::fs::write(&next, text).and_then(|()| std::fs::rename(next, file));
     }
 
     fn fate(&self, pod: &Pod) -> Fate {
@@ -289,7 +303,7 @@ impl Relays {
     }
 }
 
-async fn mount(configs: Api<ConfigMap>, relays: std::sync::Weak<Relays>) {
+async fn mount(configs: Api<ConfigMap>, relays: Weak<Relays>) {
     while let Some(relays) = relays.upgrade() {
         let configs = configs.list(&Default::default()).await.map(|list| list.items).unwrap_or_default();
         for config in configs.iter().filter(|_| !relays.mounts_stale.load(Ordering::Relaxed)) {
@@ -305,6 +319,24 @@ async fn mount(configs: Api<ConfigMap>, relays: std::sync::Weak<Relays>) {
         }
         drop(relays);
         tokio::time::sleep(MOUNTS_LOOK).await;
+    }
+}
+
+/// What a load balancer does: it has an address for each Service that asks for one.
+async fn balance(services: Api<Service>, relays: Weak<Relays>) {
+    let address = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": BALANCER }] } } });
+    while relays.strong_count() > 0 {
+        let found = services.list(&Default::default()).await.map(|list| list.items).unwrap_or_default();
+        let asks = |service: &&Service| {
+            let is_wanted = service.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
+            let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+            is_wanted && balancer.is_none_or(|balancer| balancer.ingress.is_none())
+        };
+        for service in found.iter().filter(asks) {
+            // One that is gone meanwhile needs none.
+            let _ = services.patch_status(&service.name_any(), &PatchParams::default(), &Patch::Merge(&address)).await;
+        }
+        tokio::time::sleep(BALANCER_LOOK).await;
     }
 }
 
@@ -378,24 +410,34 @@ pub fn apply_definition(cluster: &Kubernetes) {
     });
 }
 
-/// A service account with the operator's rights in this namespace, and nothing else. Returns its kubeconfig.
 #[track_caller]
-fn account(namespace: &Namespace) -> PathBuf {
-    let create = PostParams::default();
+fn prepared(cluster: &'static Kubernetes) -> Namespace<'static> {
+    install(cluster);
+    cluster.namespace()
+}
+
+/// A service account in this namespace with the operator's rights and no others, by a `Role` here or a `ClusterRole`. Returns its
+/// kubeconfig.
+#[track_caller]
+fn account(home: &Namespace, role: &str) -> PathBuf {
+    let binding = format!("{role}Binding");
+    let make = |kind: &str, object: Value| {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", kind));
+        let api: Api<DynamicObject> = match kind {
+            "Role" | "RoleBinding" => Api::namespaced_with(home.client(), home.name(), &resource),
+            _ => Api::all_with(home.client(), &resource),
+        };
+        wait(api.create(&PostParams::default(), &from_json(object))).expect("admin may give rights");
+    };
     let account: ServiceAccount = from_json(json!({ "metadata": { "name": ACCOUNT } }));
-    wait(namespace.api().create(&create, &account)).expect("admin may make accounts");
+    wait(home.api().create(&PostParams::default(), &account)).expect("admin may make accounts");
     for (number, document) in RBAC.split("\n---\n").enumerate() {
         let rules: Value = serde_saphyr::from_str(document).expect("rbac.yaml is YAML");
-        let name = format!("{ACCOUNT}-{number}");
-        // As in a cluster where the operator may work in one namespace only.
-        let role: Role = from_json(json!({ "metadata": { "name": name }, "rules": rules["rules"] }));
-        wait(namespace.api().create(&create, &role)).expect("admin may make roles");
-        let binding: RoleBinding = from_json(json!({
-            "metadata": { "name": name },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
-            "subjects": [{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace.name() }],
-        }));
-        wait(namespace.api().create(&create, &binding)).expect("admin may bind roles");
+        let name = format!("{ACCOUNT}-{}-{number}", home.name());
+        make(role, json!({ "metadata": { "name": name }, "rules": rules["rules"] }));
+        let subject = json!({ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": home.name() });
+        let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": name });
+        make(&binding, json!({ "metadata": { "name": name }, "roleRef": role, "subjects": [subject] }));
     }
-    namespace.kubeconfig(User::ServiceAccount { namespace: namespace.name(), name: ACCOUNT })
+    home.kubeconfig(User::ServiceAccount { namespace: home.name(), name: ACCOUNT })
 }

@@ -41,6 +41,18 @@ fn at(seconds: i64) -> String {
 }
 
 #[test]
+fn a_grace_that_ends_within_a_second_is_over_when_it_was_to_be_looked_at() {
+    let silent = well().silent(1, 0).with(|it| {
+        it.now += SignedDuration::from_millis(646);
+        it.observed.relays[1].silent_since = Some(it.now);
+    });
+    let again = look_again(&silent.status(), &silent.applied, &silent.observed, silent.now).unwrap();
+    assert_eq!(again, silent.now + SILENCE_GRACE);
+    let later = silent.with(|it| it.now = again);
+    assert!(conditions::holds(&later.status().conditions, Kind::Degraded));
+}
+
+#[test]
 fn two_relays_that_are_well_say_so() {
     let mut status = well().status();
     for condition in &mut status.conditions {
