@@ -71,7 +71,7 @@ audit: ## Look for known holes in the dependencies (asks the network); note the 
 		$$deny --locked check advisories
 
 generate: ## Write the files that are made from the code
-	@$(CARGO) build --quiet --package backupmx-relay --package backupmx-operator --package backupmx-tests --bins
+	@$(CARGO) build --quiet --workspace --all-targets # what `make test` builds, so that nothing is built twice
 	@$${CARGO_TARGET_DIR:-target}/debug/backupmx-operator crd > crds/backupmx.yaml
 	@$${CARGO_TARGET_DIR:-target}/debug/backupmx-relay --help > docs/relay-help.txt
 	@$${CARGO_TARGET_DIR:-target}/debug/openapi > docs/openapi.json

@@ -215,10 +215,13 @@ pub struct Obstacle {
 pub type Obstacles = HashMap<(Kind, String), Obstacle>;
 
 /// What is there now, without a change. What the config document says is known only once it was applied by this process.
-pub fn look(ctx: &Context, id: &Id) -> Applied {
+///
+/// `uid`: of the resource. A StatefulSet of somebody else says nothing of ours.
+pub fn look(ctx: &Context, id: &Id, uid: &str) -> Applied {
     let live = |kind, name: String| ctx.view.object(&key(id, kind, &name));
     let addresses = live(Kind::Service, labels::smtp_name(&id.name)).map(|service| service.addresses.into_vec());
-    let rollout = live(Kind::StatefulSet, labels::relay_name(&id.name)).and_then(|set| set.rollout);
+    let set = live(Kind::StatefulSet, labels::relay_name(&id.name));
+    let rollout = set.filter(|set| set.owner.as_deref().is_none_or(|owner| owner == uid)).and_then(|set| set.rollout);
     let document = ctx.remember(id, |memory| memory.document.clone());
     Applied {
         config_digest: document.digest,
@@ -272,7 +275,7 @@ pub async fn apply(ctx: &Context, mx: &BackupMx, plan: &Plan, around: &Circumsta
     work.put(Kind::Service, smtp_service).await?; // senders come when there is somebody to receive them
     work.put_or_remove(Kind::PodMonitor, &labels::relay_name(&plan.name), pod_monitor).await?;
     let findings = work.findings;
-    Ok(Applied { findings, ..look(ctx, &id) })
+    Ok(Applied { findings, ..look(ctx, &id, &plan.uid) })
 }
 
 struct Work<'a> {

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
+    core::error_boundary::{DeserializeGuard, InvalidObject},
     runtime::{
         Controller, WatchStreamExt,
         controller::{Action, Config},
@@ -30,6 +31,7 @@ use crate::{
     desired::Circumstances,
     desired::labels::MANAGER,
     finalize::{self, Decision, FINALIZER, Step, World},
+    foreign::shown,
     observe::{self, Observed},
     plan, status,
     view::Id,
@@ -85,7 +87,12 @@ impl Error {
 }
 
 /// Works until it is told to stop, and then until what was begun is done.
-pub async fn run(ctx: Arc<Context>, resources: Api<BackupMx>, wakes: Arc<Wakes>, stop: CancellationToken) {
+pub async fn run(
+    ctx: Arc<Context>,
+    resources: Api<DeserializeGuard<BackupMx>>,
+    wakes: Arc<Wakes>,
+    stop: CancellationToken,
+) {
     let (reader, writer) = reflector::store();
     let note = {
         let (ctx, wakes, reader) = (ctx.clone(), wakes.clone(), reader.clone());
@@ -93,6 +100,7 @@ pub async fn run(ctx: Arc<Context>, resources: Api<BackupMx>, wakes: Arc<Wakes>,
     };
     let changed = watcher(resources, watcher::Config::default().page_size(PAGE_RESOURCES))
         .default_backoff()
+        .filter_map(async |event| readable(event))
         .modify(trim)
         .reflect(writer)
         .inspect(note)
@@ -111,6 +119,30 @@ pub async fn run(ctx: Arc<Context>, resources: Api<BackupMx>, wakes: Arc<Wakes>,
         // Each has told what it did; a resource that is gone needs nothing.
         .for_each(|_| async {})
         .await;
+}
+
+/// One resource that cannot be read, for instance because a newer definition knows more words, must not hold up the others.
+fn readable(event: watcher::Result<Event<DeserializeGuard<BackupMx>>>) -> Option<watcher::Result<Event<BackupMx>>> {
+    let read = |DeserializeGuard(read): DeserializeGuard<BackupMx>| {
+        let tell = |invalid: &InvalidObject| {
+            let (namespace, name) = (invalid.metadata.namespace.clone(), invalid.metadata.name.clone());
+            let object = format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default());
+            tracing::error!(
+                object,
+                cause = shown(invalid.error.to_string()),
+                "a BackupMx that this operator cannot read is left as it is"
+            );
+        };
+        read.inspect_err(tell).ok()
+    };
+    match event {
+        Ok(Event::Apply(mx)) => read(mx).map(|mx| Ok(Event::Apply(mx))),
+        Ok(Event::InitApply(mx)) => read(mx).map(|mx| Ok(Event::InitApply(mx))),
+        Ok(Event::Delete(mx)) => read(mx).map(|mx| Ok(Event::Delete(mx))),
+        Ok(Event::Init) => Some(Ok(Event::Init)),
+        Ok(Event::InitDone) => Some(Ok(Event::InitDone)),
+        Err(cause) => Some(Err(cause)),
+    }
 }
 
 /// What nobody here reads need not be kept.
@@ -180,7 +212,7 @@ fn back_off(ctx: &Context, id: &Id, error: &Error) -> Duration {
 /// The sentence. Returns when to come back if nothing happens before.
 async fn bring_about(ctx: &Context, mx: &BackupMx, id: &Id) -> Result<Duration, Error> {
     let observed = observe::ask(&ctx.relays, id, &ctx.view.pods(id)).await; // a silent relay is a finding, not an error
-    let found = apply::look(ctx, id);
+    let found = apply::look(ctx, id, &mx.uid().unwrap_or_default());
     let plan = plan::resolve(mx, &ctx.defaults); // pure
     let wanted = plan.as_ref().map_or(mx.spec.replicas, |plan| plan.replicas);
     let decision = decide(ctx, mx, id, wanted, &found, &observed); // pure
@@ -212,10 +244,11 @@ async fn bring_about(ctx: &Context, mx: &BackupMx, id: &Id) -> Result<Duration, 
         apply::apply(ctx, mx, &plan, &around).await?
     };
     carry_out(ctx, mx, id, &decision.steps, now).await?;
-    let nudge = contract::nudge(ctx, id, &applied, &observed).await?;
+    let nudge = contract::nudge(ctx, id, &applied, &observed).await; // whether it worked is told after the status
     let status = status::derive(mx, &plan, &applied, &observed, now); // pure
     let again = status::look_again(&status, &applied, &observed, now).map(|then| publish::until(then, now));
     let due = publish::publish(ctx, mx, id, status, now).await?;
+    let nudge = nudge?;
     let obstacle = (!applied.findings.is_empty()).then_some(apply::OBSTACLE_TIME);
     // The decision rested on another document than the one that is there now.
     let decide_again = (digest, cordoned) != (applied.config_digest, applied.cordoned);

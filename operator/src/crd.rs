@@ -176,7 +176,7 @@ pub struct BackupMxSpec {
     #[serde(default)]
     pub monitoring: Monitoring,
     /// What happens when this resource is deleted. WaitForEmptyQueue: no new mail is taken, and all is removed once the last message has
-    /// gone. Orphan: everything stays as it is, without an operator. Delete: everything is removed, mail included, if the annotation
+    /// gone. Orphan: pods, Services and all else are removed at once, and only the volumes stay, with their mail. Delete: everything is removed, mail included, if the annotation
     /// backupmx.io/confirm-delete names this resource. Default: WaitForEmptyQueue.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,

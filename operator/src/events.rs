@@ -63,11 +63,13 @@ fn primary(old: &BackupMxStatus, new: &BackupMxStatus, events: &mut Vec<Event>) 
     let is_away = |state: &str| matches!(state, "Down" | "Sick");
     let (was, is) = (state(old), state(new));
     let note = message(new, Condition::PrimaryReachable);
-    if is_away(&is) && !is_away(&was) {
+    // A relay that has just started knows nothing yet; the outage that is open does.
+    let was_away = is_away(&was) || was == "Unknown" && old.outages.iter().any(|outage| outage.until.is_none());
+    if is_away(&is) && !was_away {
         events.push(warning("PrimaryDown", "Probe", note));
     } else if is == "Maintenance" && was != is {
         events.push(normal("PrimaryInMaintenance", "Probe", note));
-    } else if is == "Up" && (is_away(&was) || was == "Maintenance") {
+    } else if is == "Up" && (was_away || was == "Maintenance") {
         events.push(normal("PrimaryUp", "Probe", note));
     }
 }
@@ -78,7 +80,9 @@ fn mail(old: &BackupMxStatus, new: &BackupMxStatus, events: &mut Vec<Event>) {
     let keeps = |status: &BackupMxStatus| {
         says(status, Condition::PrimaryReachable, "False") && says(status, Condition::QueueEmpty, "False")
     };
-    if keeps(new) && !keeps(old) && !says(old, Condition::PrimaryReachable, "Unknown") {
+    let was_known =
+        [Condition::PrimaryReachable, Condition::QueueEmpty].iter().all(|kind| !says(old, *kind, "Unknown"));
+    if keeps(new) && !keeps(old) && was_known {
         events.push(normal("FirstMailQueued", "Receive", message(new, Condition::QueueEmpty)));
     }
     for outage in &new.outages {

@@ -36,6 +36,9 @@ pub const EMPTIED_AT: &str = "backupmx.io/emptied-at";
 /// On a claim: why it stays when the rest is deleted.
 pub const KEPT_BECAUSE: &str = "backupmx.io/kept-because";
 
+/// More than a resource may have: what a name or a StatefulSet says beyond that is not believed.
+const ORDINALS_MAX: i32 = 1000;
+
 /// How a resource ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
@@ -289,7 +292,9 @@ fn follow(world: &World, leaving: &[(String, Standing)], decision: &mut Decision
 /// Removes everything, the claims for which `goes` last; each only once what stood on it is gone.
 fn remove(world: &World, mut decision: Decision, goes: fn(&Claim) -> bool) -> Decision {
     let claims: Vec<_> = world.claims.iter().filter(|claim| goes(claim)).map(|claim| claim.name.clone()).collect();
-    let (step, wait) = if world.objects > 0 || !world.pods.is_empty() {
+    // Without a StatefulSet of ours, pods that nobody stops are somebody else's.
+    let is_stopping = world.pods.iter().any(|pod| pod.leaving || world.replicas > 0);
+    let (step, wait) = if world.objects > 0 || is_stopping {
         (Step::DeleteObjects, Some(("RelaysStop", format!("{} pods of relays are still stopping.", world.pods.len()))))
     } else if !claims.is_empty() {
         let message = format!("{} are still being deleted; their finalizers say who holds them.", claims.join(", "));
@@ -329,7 +334,7 @@ fn everybody(world: &World) -> Vec<String> {
 /// One more than the last relay's ordinal.
 fn highest(world: &World) -> i32 {
     let there = world.pods.iter().filter_map(|pod| ordinal(&pod.name)).max();
-    world.replicas.max(there.map_or(0, |ordinal| ordinal + 1))
+    world.replicas.max(there.map_or(0, |ordinal| ordinal + 1)).min(ORDINALS_MAX)
 }
 
 fn claim_of<'a>(world: &World<'a>, pod: &str) -> Option<&'a Claim> {
@@ -347,9 +352,14 @@ pub fn pod_name(name: &str, ordinal: i32) -> String {
     format!("{name}-relay-{ordinal}")
 }
 
+/// Whether a pod of this name is a relay of that resource: somebody may give our labels to others.
+pub fn is_relay(name: &str, pod: &str) -> bool {
+    ordinal(pod).is_some_and(|ordinal| pod == pod_name(name, ordinal))
+}
+
 /// The ordinal in a pod's name.
 pub fn ordinal(pod: &str) -> Option<i32> {
-    pod.rsplit_once('-')?.1.parse().ok().filter(|ordinal| *ordinal >= 0 && *ordinal < i32::MAX)
+    pod.rsplit_once('-')?.1.parse().ok().filter(|ordinal| (0..ORDINALS_MAX).contains(ordinal))
 }
 
 #[cfg(test)]

@@ -20,9 +20,9 @@ use crate::{apply::chain, chance};
 const RENEW_INTERVAL: Duration = Duration::from_secs(4);
 /// One request. Shorter than the interval, so that a hanging API server costs no more than one turn.
 const REQUEST_MAX: Duration = Duration::from_secs(4);
-/// Not renewed for so long, we stop acting. An API server that restarts within 24 s is borne.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(32);
-/// Not renewed for so long, others may act. Longer than we go on by 8 s: what we have sent by then has been answered or timed out.
+/// Not renewed for so long, we stop acting. An API server that restarts within 20 s is borne.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(28);
+/// Not renewed for so long, others may act. Longer than we go on by 12 s, of which a pause and two requests may be over before we notice: what we have sent by then has been answered or timed out.
 const DURATION: Duration = Duration::from_secs(40);
 /// Who waits for the Lease looks at it so often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -186,5 +186,7 @@ async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Res
     timeout(REQUEST_MAX, request).await.unwrap_or_else(|_| Err(too_long()))
 }
 
-const _: () =
-    assert!(GIVE_UP_AFTER.as_secs() + 2 * REQUEST_MAX.as_secs() <= DURATION.as_secs(), "we stop before another begins");
+const _: () = assert!(
+    GIVE_UP_AFTER.as_secs() + RENEW_INTERVAL.as_secs() + 2 * REQUEST_MAX.as_secs() <= DURATION.as_secs(),
+    "we stop before another begins"
+);

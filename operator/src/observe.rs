@@ -57,6 +57,7 @@ pub struct Relays {
 
 struct Asked {
     uid: String,
+    ready: bool,
     address: SocketAddr,
     since: Instant,
     held: watch::Receiver<Held>,
@@ -94,7 +95,13 @@ impl Relays {
         let address = SocketAddr::new(ip, self.port);
         let mut asked = self.asked();
         let relays = asked.entry(id.clone()).or_default();
-        if relays.get(&pod.name).is_some_and(|relay| relay.uid == pod.uid && relay.address == address) {
+        let known = relays.get_mut(&pod.name).filter(|relay| relay.uid == pod.uid && relay.address == address);
+        if let Some(relay) = known {
+            // It has just come up: the pause that its failures have earned is over.
+            if pod.ready && !relay.ready {
+                relay.again.notify_one();
+            }
+            relay.ready = pod.ready;
             return;
         }
         let (sender, held) = watch::channel(Held::default());
@@ -102,6 +109,7 @@ impl Relays {
         let task = tokio::spawn(poll::ask_for_ever(self.clone(), id.clone(), address, sender, again.clone()));
         let relay = Asked {
             uid: pod.uid.clone(),
+            ready: pod.ready,
             address,
             since: Instant::now(),
             held,

@@ -36,6 +36,7 @@ use tokio::sync::Notify;
 use crate::{
     apply, cluster,
     desired::labels::MANAGER,
+    finalize::is_relay,
     observe::Relays,
     view::{Id, Key, Kind, Live, View},
 };
@@ -100,7 +101,6 @@ impl Watches {
     pub fn start_optional(self: &Arc<Self>, kind: Kind, resource: &ApiResource) {
         let api: Api<PartialObjectMeta<DynamicObject>> = self.api_with(resource);
         let stream = watcher::watcher(api, config());
-        self.missing_lists.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(self.clone().objects(kind, stream, plain));
     }
 
@@ -166,7 +166,9 @@ impl Watches {
             namespace: object.namespace().unwrap_or_default().into(),
             name: object.name_any().into(),
         };
-        let (mut listed, mut is_first) = (HashSet::new(), true);
+        // What a cluster need not know, nobody waits for.
+        let mut is_first = !matches!(kind, Kind::Certificate | Kind::PodMonitor);
+        let mut listed = HashSet::new();
         let mut events = pin!(stream.default_backoff());
         while let Some(event) = events.next().await {
             match event {
@@ -194,7 +196,7 @@ impl Watches {
         let (mut listed, mut is_first) = (HashSet::new(), true);
         let mut events = pin!(self.events::<Pod>().default_backoff());
         let is = |pod: &Pod| {
-            let Some(id) = Id::of(&pod.metadata) else { return };
+            let Some(id) = Id::of(&pod.metadata).filter(|id| is_relay(&id.name, &pod.name_any())) else { return };
             let pod = cluster::pod(pod);
             self.relays.follow(&id, &pod);
             if self.view.pod_is(&id, pod) {
@@ -236,8 +238,11 @@ impl Watches {
         let (mut listed, mut is_first) = (HashSet::new(), true);
         let mut events = pin!(self.events::<PersistentVolumeClaim>().default_backoff());
         let is = |claim: &PersistentVolumeClaim| {
-            let Some(id) = Id::of(&claim.metadata) else { return };
-            if self.view.claim_is(&id, cluster::claim(claim)) {
+            let (id, claim) = (Id::of(&claim.metadata), cluster::claim(claim));
+            // A copy of a claim, with its labels, is nothing of ours.
+            let is_ours = |id: &Id| is_relay(&id.name, &claim.pod) && claim.name == format!("data-{}", claim.pod);
+            let Some(id) = id.filter(is_ours) else { return };
+            if self.view.claim_is(&id, claim) {
                 self.wake([id]);
             }
         };

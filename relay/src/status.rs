@@ -122,7 +122,6 @@ impl Parts {
         problems.extend(self.held());
         problems.extend(self.primary.problems());
         problems.extend(self.certificates.problems(Timestamp::now()));
-        problems.extend(self.clients.problem());
         let difference = self.spool.account().difference();
         if difference != 0 {
             problems.push(format!("The account is off by {difference} recipients; please report this defect."));

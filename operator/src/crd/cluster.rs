@@ -177,7 +177,7 @@ pub enum DeletionPolicy {
     /// No new mail is taken, and all is removed once the last message has gone.
     #[default]
     WaitForEmptyQueue,
-    /// Everything stays as it is, without an operator.
+    /// All but the volumes is removed at once; the mail stays on them.
     Orphan,
     /// Everything is removed, mail included.
     Delete,

@@ -12,7 +12,8 @@ use crate::{
     finalize::{Obstacle, Standing, decide, stray_claims},
 };
 
-/// For `status.queue`; as before, or none, until any relay was heard.
+/// For `status.queue`; as before, or none, until any relay was heard. A relay that was not heard since its pod is a new one counts with
+/// the messages that it had: they are on its volume.
 pub fn queue(facts: &Facts) -> Option<QueueStatus> {
     if facts.last_answers().next().is_none() {
         return facts.before().and_then(|before| before.queue.clone());
@@ -21,8 +22,16 @@ pub fn queue(facts: &Facts) -> Option<QueueStatus> {
         number(facts.last_answers().fold(0, |sum: u64, answer| sum.saturating_add(of(&answer.queue))))
     };
     let oldest = facts.last_answers().filter_map(|answer| time(answer.queue.oldest.as_deref()?)).min();
+    let before = facts.before();
+    let had = |pod: &str| before?.relays.iter().find(|relay| relay.pod == pod)?.messages;
+    let unheard =
+        facts.relays.iter().filter(|relay| relay.answer.is_none()).filter_map(|relay| had(relay.name())).sum();
+    let oldest = match before.and_then(|before| time(before.queue.as_ref()?.oldest.as_deref()?)) {
+        Some(before) if unheard > 0 => Some(oldest.map_or(before, |oldest| oldest.min(before))),
+        _ => oldest,
+    };
     Some(QueueStatus {
-        messages: sum(|queue| queue.messages),
+        messages: sum(|queue| queue.messages).saturating_add(unheard),
         bytes: sum(|queue| queue.bytes),
         held: sum(|queue| queue.held),
         oldest: oldest.map(|oldest| oldest.to_string()),
@@ -33,8 +42,11 @@ pub fn queue(facts: &Facts) -> Option<QueueStatus> {
 pub fn drain(facts: &Facts) -> Option<DrainStatus> {
     facts.answers().next()?;
     let drains = || facts.answers().map(|(_, answer)| &answer.drain);
-    let rate: f64 =
-        drains().map(|drain| drain.messages_per_second).filter(|rate| rate.is_finite() && *rate > 0.0).sum();
+    // Not `sum`: that of none is -0.
+    let rate: f64 = drains()
+        .map(|drain| drain.messages_per_second)
+        .filter(|rate| rate.is_finite() && *rate > 0.0)
+        .fold(0.0, |sum, rate| sum + rate);
     let state = drains().map(|drain| drain.state).max_by_key(|state| match state {
         DrainState::Idle => 0,
         DrainState::Waiting => 1,

@@ -22,6 +22,9 @@ struct Seen {
 
 /// The newest first. What overlaps is one: relays notice the same outage at slightly different moments.
 pub fn merged(facts: &Facts) -> Vec<OutageStatus> {
+    if facts.last_answers().next().is_none() {
+        return facts.before().map(|before| before.outages.clone()).unwrap_or_default();
+    }
     let mut seen: Vec<_> = facts.last_answers().flat_map(|answer| &answer.outages).filter_map(read).collect();
     seen.sort_by_key(|outage| outage.from);
     let mut merged: Vec<Seen> = Vec::new();

@@ -9,6 +9,10 @@ use crate::finalize::decide;
 /// The first thing that is waited for.
 pub fn progressing(facts: &Facts) -> Verdict {
     let waits = |reason, message: String| Verdict::yes(reason, message);
+    if facts.world.end.is_some() && facts.mx.spec.paused {
+        let message = "spec.paused is true, so nothing is cordoned or removed: set it to false.";
+        return waits(Reason::Deleting, message.into());
+    }
     if facts.world.end.is_some() {
         let wait = decide(&facts.world, &[]).wait;
         return waits(Reason::Deleting, wait.map_or("Everything is being removed.".into(), |wait| wait.message));

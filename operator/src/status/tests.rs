@@ -87,7 +87,7 @@ fn two_relays_that_are_well_say_so() {
         "queue": { "messages": 0, "bytes": 0, "oldest": null, "held": 0 },
         "drain": { "state": "Idle", "messagesPerSecond": 0.0, "connections": 0, "estimatedEmpty": null },
         "relays": [relay("example-relay-0"), relay("example-relay-1")],
-        "addresses": ["203.0.113.7"], "egressAddresses": [], "outages": [], "replicas": 2,
+        "addresses": ["203.0.113.7"], "egressAddresses": [], "outages": [], "replicas": 2, "relaysReady": "2/2",
         "selector": "app.kubernetes.io/component=relay,backupmx.io/name=example", "warnings": [],
     });
     assert_eq!(serde_json::to_value(&status).unwrap(), expected);

@@ -79,14 +79,6 @@ impl Clients {
         status::Clients { sessions: counted.sessions, addresses: counted.networks.len() as u64, only }
     }
 
-    /// What a person should look at.
-    pub fn problem(&self) -> Option<String> {
-        let only = self.status().only?;
-        Some(format!(
-            "All clients seem to be {only}: a proxy or load balancer hides who connects, so that limits for each client hold for all of them together. Set externalTrafficPolicy: Local on the Service, or let the load balancer speak the PROXY protocol to --listen-proxy and name it in proxyProtocol.trusted."
-        ))
-    }
-
     fn lock(&self) -> MutexGuard<'_, Counted> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,7 +101,6 @@ mod tests {
         for (client, second) in clients.into_iter().zip(0..) {
             counting.count(client.parse().unwrap(), start + Duration::from_secs(second));
         }
-        assert_eq!(counting.problem().is_some(), counting.status().only.is_some());
         counting.status()
     }
 
