@@ -292,9 +292,7 @@ fn follow(world: &World, leaving: &[(String, Standing)], decision: &mut Decision
 /// Removes everything, the claims for which `goes` last; each only once what stood on it is gone.
 fn remove(world: &World, mut decision: Decision, goes: fn(&Claim) -> bool) -> Decision {
     let claims: Vec<_> = world.claims.iter().filter(|claim| goes(claim)).map(|claim| claim.name.clone()).collect();
-    // Without a StatefulSet of ours, pods that nobody stops are somebody else's.
-    let is_stopping = world.pods.iter().any(|pod| pod.leaving || world.replicas > 0);
-    let (step, wait) = if world.objects > 0 || is_stopping {
+    let (step, wait) = if world.objects > 0 || !world.pods.is_empty() {
         (Step::DeleteObjects, Some(("RelaysStop", format!("{} pods of relays are still stopping.", world.pods.len()))))
     } else if !claims.is_empty() {
         let message = format!("{} are still being deleted; their finalizers say who holds them.", claims.join(", "));
