@@ -129,7 +129,7 @@ fn readable(event: watcher::Result<Event<DeserializeGuard<BackupMx>>>) -> Option
             let object = format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default());
             tracing::error!(
                 object,
-                cause = shown(invalid.error.to_string()),
+                cause = shown(&invalid.error),
                 "a BackupMx that this operator cannot read is left as it is"
             );
         };
