@@ -17,7 +17,7 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::{
     named::{Looked, missing},
@@ -480,15 +480,8 @@ fn token_in(shape: &Secret, secret: Secret) -> Option<String> {
 }
 
 fn hash<K: Serialize>(object: &K) -> u64 {
-    let mut hash = Xxh3::new();
-    match serde_json::to_vec(object) {
-        Ok(bytes) => xxh3_64(&bytes),
-        // It cannot be written at all; the request will fail and say so.
-        Err(_) => {
-            hash.update(b"unwritable");
-            hash.digest()
-        }
-    }
+    // What cannot be written at all has no bytes; the request will fail and say so.
+    xxh3_64(&serde_json::to_vec(object).unwrap_or_default())
 }
 
 /// A request with a limit: a hung API server must not hold a reconcile for ever.

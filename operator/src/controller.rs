@@ -235,7 +235,7 @@ async fn bring_about(ctx: &Context, mx: &BackupMx, id: &Id) -> Result<Duration, 
     }
     hold(ctx, mx, id).await?; // before there is anything that must not vanish with the resource
     let (digest, cordoned) = (found.config_digest.clone(), found.cordoned.clone());
-    let applied = if is_ending(&decision) {
+    let applied = if decision.removes() {
         found
     } else {
         let Decision { cordoned, replicas, .. } = &decision;
@@ -267,14 +267,6 @@ fn decide(ctx: &Context, mx: &BackupMx, id: &Id, wanted: i32, found: &Applied, o
     let decision = finalize::decide(&World::of(mx, wanted, objects, found, observed), &seen);
     ctx.remember(id, |memory| memory.sightings.clone_from(&decision.sightings));
     decision
-}
-
-/// From then on nothing is made any more.
-fn is_ending(decision: &Decision) -> bool {
-    decision.steps.iter().any(|step| match step {
-        Step::DeleteObjects | Step::DeleteClaims(_) | Step::ReleaseFinalizer => true,
-        Step::AskAgain(_) | Step::MarkEmptied { .. } | Step::RemoveEmptiedMark(_) => false,
-    })
 }
 
 async fn carry_out(ctx: &Context, mx: &BackupMx, id: &Id, steps: &[Step], now: Timestamp) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::{
     apply::Applied,
     crd::{BackupMx, BackupMxStatus, RelayStatus},
+    desired::labels::selector_text,
     observe::Observed,
     plan::{Plan, Refusal},
 };
@@ -50,7 +51,7 @@ pub fn derive(mx: &BackupMx, plan: &Plan, applied: &Applied, observed: &Observed
         egress_addresses: egress_addresses(&facts),
         outages: outages::merged(&facts),
         replicas: i32::try_from(applied.pods.len()).unwrap_or(i32::MAX),
-        selector: Some(selector(&plan.name)),
+        selector: Some(selector_text(&plan.name)),
         warnings: warnings::warnings(&facts),
     }
 }
@@ -161,11 +162,6 @@ fn egress_addresses(facts: &Facts) -> Vec<String> {
     addresses.dedup();
     addresses.truncate(ADDRESSES_MAX);
     addresses
-}
-
-/// For the scale subresource: the pods of the relays.
-fn selector(name: &str) -> String {
-    format!("app.kubernetes.io/component=relay,backupmx.io/name={name}")
 }
 
 const _: () = assert!(OUTAGES_MAX == 5, "the contract of the status says: the last five");

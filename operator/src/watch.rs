@@ -35,7 +35,7 @@ use tokio::sync::Notify;
 
 use crate::{
     apply, cluster,
-    desired::labels::MANAGER,
+    desired::{labels::MANAGER, stateful_set::CLAIM},
     finalize::is_relay,
     observe::Relays,
     view::{Id, Key, Kind, Live, View},
@@ -240,7 +240,7 @@ impl Watches {
         let is = |claim: &PersistentVolumeClaim| {
             let (id, claim) = (Id::of(&claim.metadata), cluster::claim(claim));
             // A copy of a claim, with its labels, is nothing of ours.
-            let is_ours = |id: &Id| is_relay(&id.name, &claim.pod) && claim.name == format!("data-{}", claim.pod);
+            let is_ours = |id: &Id| is_relay(&id.name, &claim.pod) && claim.name == format!("{CLAIM}-{}", claim.pod);
             let Some(id) = id.filter(is_ours) else { return };
             if self.view.claim_is(&id, claim) {
                 self.wake([id]);

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, Once, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -21,7 +21,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use support::{
-    fake_relay::FakeRelay,
+    fake_relay::{FakeRelay, Fleet, raise_file_limit},
     kubernetes::{
         self, Kubernetes, Mark, Namespace, User, Write, from_json,
         pods::{Fate, Kubelet},
@@ -57,7 +57,7 @@ pub struct Scene {
 /// The relays of a namespace, one for each pod that there ever was: its volume, so to say.
 #[derive(Default)]
 pub struct Relays {
-    by_pod: Mutex<BTreeMap<String, Arc<FakeRelay>>>,
+    fleet: Fleet,
     fates: Mutex<BTreeMap<String, Fate>>,
     mounts_stale: AtomicBool,
     folder: Mutex<Option<PathBuf>>,
@@ -245,8 +245,7 @@ impl Scene {
 impl Relays {
     /// The relay of this pod; made when it is first asked for.
     pub fn of(&self, pod: &str) -> Arc<FakeRelay> {
-        let mut by_pod = self.by_pod();
-        Arc::clone(by_pod.entry(pod.to_owned()).or_insert_with(|| Arc::new(FakeRelay::start())))
+        self.fleet.relay(pod)
     }
 
     /// From now on, another fate for this pod.
@@ -282,13 +281,9 @@ impl Relays {
         told.unwrap_or_else(|| Fate::Ready(self.of(&name).ip()))
     }
 
-    fn by_pod(&self) -> MutexGuard<'_, BTreeMap<String, Arc<FakeRelay>>> {
-        self.by_pod.lock().expect("nobody panics with it in hand")
-    }
-
     /// What a kubelet and a relay do together: the document arrives in the mount, and runs.
     fn take(&self, owner: &str, digest: &str, document: &Document) {
-        for (pod, relay) in self.by_pod().iter().filter(|(pod, _)| pod.starts_with(owner)) {
+        for (pod, relay) in self.fleet.all().iter().filter(|(pod, _)| pod.starts_with(owner)) {
             let takes = |status: &mut Status| {
                 status.config.digest = Some(digest.to_owned());
                 status.config_generation = document.generation;
@@ -381,13 +376,12 @@ fn resource() -> ApiResource {
 /// The definition that the program prints, once a cluster.
 #[track_caller]
 fn install(cluster: &Kubernetes) {
-    static DEFINITION: Once = Once::new();
-    static LOCK: Mutex<Vec<std::net::SocketAddr>> = Mutex::new(Vec::new());
-    let mut installed = LOCK.lock().expect("nobody panics with it in hand");
-    DEFINITION.call_once(support::fake_relay::raise_file_limit);
+    static INSTALLED: Mutex<Vec<std::net::SocketAddr>> = Mutex::new(Vec::new());
+    let mut installed = INSTALLED.lock().expect("nobody panics with it in hand");
     if installed.contains(&cluster.address()) {
         return;
     }
+    raise_file_limit();
     apply_definition(cluster);
     installed.push(cluster.address());
 }

@@ -179,6 +179,12 @@ impl Drop for FakeRelay {
 }
 
 impl Fleet {
+    /// All that there are, with their pods.
+    pub fn all(&self) -> Vec<(String, Arc<FakeRelay>)> {
+        let relays = self.0.lock().expect("nobody panics with the fleet in his hand");
+        relays.iter().map(|(pod, relay)| (pod.clone(), Arc::clone(relay))).collect()
+    }
+
     /// The relay of this pod.
     pub fn relay(&self, pod: &str) -> Arc<FakeRelay> {
         let mut relays = self.0.lock().expect("nobody panics with the fleet in his hand");
