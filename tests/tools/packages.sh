@@ -18,6 +18,15 @@ NEEDED="
 /usr/sbin/ip           iproute2
 /usr/bin/faketime      faketime
 /usr/bin/lua5.4        lua5.4
+/usr/bin/jq            jq
+/usr/bin/curl          curl
+/usr/bin/socat         socat
+/usr/bin/pgrep         procps
+/usr/sbin/iptables     iptables
+/usr/bin/containerd    containerd
+/usr/sbin/runc         runc
+/usr/lib/cni/bridge    containernetworking-plugins
+/usr/bin/buildah       buildah
 "
 
 # Mail servers that the tests start beside Postfix.

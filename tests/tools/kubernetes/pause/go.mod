@@ -1,0 +1,3 @@
+module backupmx.io/tests/tools/kubernetes/pause
+
+go 1.26.0
