@@ -1,7 +1,7 @@
 # The only command runner: `make help` lists what there is. CI calls the same targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test crash soak mutants bench-spool check audit generate
+.PHONY: help demo demo-kubernetes test tools image cluster-up cluster-down crash soak mutants bench-spool check audit generate
 
 # Two compilers at a time: more only fight over a small machine.
 export CARGO_BUILD_JOBS ?= 2
@@ -10,22 +10,53 @@ CARGO ?= cargo
 PROMISES := $(shell sed -n '/^\[\[test\]\]/{n;s/name = "\(.*\)"/\1/p}' tests/Cargo.toml)
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Watch an outage: mail is kept, then delivered byte for byte (about 15 seconds after the build)
 	@echo "Building (some minutes the first time) ..."
 	@$(CARGO) build --quiet --package backupmx-relay --package backupmx-tests --bins
 	@$${CARGO_TARGET_DIR:-target}/debug/demo
 
+# Their cluster is another one than that of `make cluster-up`, so that both may be up.
+TEST_CLUSTER = CLUSTER_STATE=$${XDG_CACHE_HOME:-$$HOME/.cache}/backupmx/test-cluster
+
 # Those that wait for a cluster most of the time run many at a time; the others measure, and would disturb each other.
 test: ## Install what the tests need (as root on Debian; else it is named), then run them all
+	@$(MAKE) --no-print-directory tools
+	$(CARGO) build --workspace --all-targets
+	@$(TEST_CLUSTER) tests/cluster/images.sh
+	@begun=$$(date +%s); \
+		$(CARGO) test --workspace --lib --bins $(addprefix --test ,$(filter-out reconciles runs_on_kubernetes,$(PROMISES))) && relay=$$(date +%s) && \
+		RUST_TEST_THREADS=10 $(CARGO) test --workspace --test reconciles && control=$$(date +%s) && \
+		RUST_TEST_THREADS=10 $(CARGO) test --workspace --test runs_on_kubernetes; code=$$?; end=$$(date +%s); \
+		echo "tests took $$((end - begun)) s, building not counted:" \
+			"relay, crash simulation, real faults $$(($${relay:-$$end} - begun)) s (budget 360)," \
+			"control plane $$(($${control:-$$end} - $${relay:-$$end})) s (120), cluster $$((end - $${control:-$$end})) s (480)"; exit $$code
+
+# Foreign programs, built or fetched once, outside the clone.
+tools:
 	@tests/tools/packages.sh
 	@tests/tools/kubernetes.sh >/dev/null
-	$(CARGO) build --workspace --all-targets
-	@begun=$$(date +%s); $(CARGO) test --workspace --lib --bins $(addprefix --test ,$(filter-out reconciles,$(PROMISES))) && \
-		RUST_TEST_THREADS=10 $(CARGO) test --workspace --test reconciles; code=$$?; \
-		echo "tests took $$(($$(date +%s) - begun)) s, building not counted; budget: relay 180 s," \
-		"crash simulation 60 s, real faults 120 s, control plane 120 s"; exit $$code
+	@tests/tools/helm.sh >/dev/null
+	@tests/tools/definitions.sh >/dev/null
+
+image: ## Build the images of relay and operator with docker, podman or buildah; pulls nothing (some minutes)
+	@./images.sh
+
+cluster-up: ## Bring up a real Kubernetes of one node on this machine, with our images in it (as root on Debian)
+	@$(MAKE) --no-print-directory tools
+	@tests/cluster/images.sh
+	@tests/cluster/up.sh
+
+cluster-down: ## End it, and remove what it left
+	@tests/cluster/down.sh
+
+demo-kubernetes: ## Watch the same outage on a real Kubernetes: chart, ten lines of YAML, mail kept and delivered (2 minutes after the builds)
+	@$(MAKE) --no-print-directory tools
+	@$(TEST_CLUSTER) tests/cluster/images.sh
+	@echo "Building (some minutes the first time) ..."
+	@$(CARGO) build --quiet --package backupmx-tests --bins
+	@$${CARGO_TARGET_DIR:-target}/debug/demo-kubernetes
 
 crash: ## Live one simulated life again and tell it: make crash SEED=4711
 	@test -n "$(SEED)" || { echo "Name the life: make crash SEED=4711" >&2; exit 2; }
@@ -49,7 +80,7 @@ bench-spool: ## Measure the spool on the disk below target/ (some minutes, 6 GiB
 	@$(CARGO) build --quiet --release --package backupmx-tests --bin bench-spool
 	@$${CARGO_TARGET_DIR:-target}/release/bench-spool --folder "$${CARGO_TARGET_DIR:-target}" $(ARGS)
 
-check: ## Format, lints, what dependencies may be, generated files, and each crate on its own
+check: ## Format, lints, what dependencies may be, generated files, chart and examples, and each crate on its own
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
 	@for package in backupmx-relay-api backupmx-relay backupmx-operator backupmx-tests; do \
@@ -58,7 +89,8 @@ check: ## Format, lints, what dependencies may be, generated files, and each cra
 	done
 	@deny=$$(tests/tools/cargo-deny.sh) && echo "cargo deny check" && $$deny --locked check bans licenses sources
 	@$(MAKE) --no-print-directory generate
-	@git diff --exit-code --stat -- crds/backupmx.yaml docs/relay-help.txt docs/openapi.json || { echo "These were not current; commit them"; exit 1; }
+	@tests/tools/chart.sh
+	@git diff --exit-code --stat -- crds/backupmx.yaml charts/backupmx/files/crd.yaml docs/relay-help.txt docs/openapi.json || { echo "These were not current; commit them"; exit 1; }
 
 # By hand, not in CI: an advisory published today is no fault of the change that CI looks at.
 audit: ## Look for known holes in the dependencies (asks the network); note the result in SECURITY.md
@@ -73,5 +105,6 @@ audit: ## Look for known holes in the dependencies (asks the network); note the 
 generate: ## Write the files that are made from the code
 	@$(CARGO) build --quiet --workspace --all-targets # what `make test` builds, so that nothing is built twice
 	@$${CARGO_TARGET_DIR:-target}/debug/backupmx-operator crd > crds/backupmx.yaml
+	@cp crds/backupmx.yaml charts/backupmx/files/crd.yaml # Helm reads nothing outside the chart
 	@$${CARGO_TARGET_DIR:-target}/debug/backupmx-relay --help > docs/relay-help.txt
 	@$${CARGO_TARGET_DIR:-target}/debug/openapi > docs/openapi.json

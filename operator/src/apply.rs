@@ -9,7 +9,10 @@ mod resources;
 use std::{collections::HashMap, fmt::Debug, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Secret};
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{Secret, Service},
+};
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -156,6 +159,19 @@ pub enum Finding {
         /// What the API server said.
         words: String,
     },
+}
+
+impl Finding {
+    /// Whether this object is what could not be made.
+    pub fn is_of(&self, wanted_kind: &str, wanted_name: &str) -> bool {
+        match self {
+            Self::Foreign { kind, name, .. } | Self::Refused { kind, name, .. } => {
+                *kind == wanted_kind && name == wanted_name
+            }
+            // Named by the resource, not made for it.
+            Self::Missing { .. } | Self::UnknownKind { .. } => false,
+        }
+    }
 }
 
 /// What may be better in a moment: the API server is away, has too much to do, or something changed while we looked.
@@ -359,6 +375,10 @@ impl Work<'_> {
             // How many pods it is told to have must be known at once: on it rests which of them may go.
             let sets: Api<StatefulSet> = Api::namespaced(self.ctx.client.clone(), &self.id.namespace);
             return request(sets.patch(name, &params, &patch)).await.map(|set| cluster::stateful_set(&set));
+        }
+        if kind == Kind::Service {
+            let services: Api<Service> = Api::namespaced(self.ctx.client.clone(), &self.id.namespace);
+            return request(services.patch(name, &params, &patch)).await.map(|service| cluster::service(&service));
         }
         let api = self.ctx.api(kind, &self.id.namespace);
         let applied = request(api.patch_metadata(name, &params, &patch)).await?;

@@ -1,9 +1,13 @@
 //! What matters of pods, claims and Services, out of all that the API server tells of them. Pure.
 
-use k8s_openapi::api::{
-    apps::v1::StatefulSet,
-    core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, Service},
+use k8s_openapi::{
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, Service},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     apply::{self, Rollout},
@@ -46,8 +50,9 @@ fn container_trouble(container: &ContainerStatus) -> Option<String> {
     (!matches!(reason, "ContainerCreating" | "PodInitializing")).then(|| told(reason, waiting.message.as_deref()))
 }
 
+/// Without the period at its end: it becomes part of a sentence.
 fn told(reason: &str, message: Option<&str>) -> String {
-    match message {
+    match message.map(|message| message.trim_end_matches(['.', ' '])) {
         Some(message) if !message.is_empty() => format!("{}: {}", shown(reason), shown(message)),
         _ => shown(reason),
     }
@@ -74,8 +79,16 @@ pub fn claim(claim: &PersistentVolumeClaim) -> apply::Claim {
     }
 }
 
+/// A Service. It has no generation, so its spec stands for it: the address that a load balancer writes into the status is nothing
+/// to put right.
+pub fn service(service: &Service) -> Live {
+    let spec = serde_json::to_vec(&service.spec).unwrap_or_default();
+    let meta = ObjectMeta { generation: Some(xxh3_64(&spec).cast_signed()), ..service.metadata.clone() };
+    Live { addresses: addresses(service), ..Live::from_meta(&meta) }
+}
+
 /// Where a load balancer takes a Service's traffic; names where it has no addresses.
-pub fn addresses(service: &Service) -> Box<[String]> {
+fn addresses(service: &Service) -> Box<[String]> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = balancer.into_iter().flat_map(|balancer| balancer.ingress.iter().flatten());
     ingress.filter_map(|ingress| ingress.ip.clone().or_else(|| ingress.hostname.clone())).collect()
@@ -144,6 +157,21 @@ mod tests {
     #[test]
     fn a_load_balancer_has_addresses_or_a_name() {
         let text = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"hostname": "lb.example"}]}}});
-        assert_eq!(*addresses(&from_value(text).unwrap()), ["192.0.2.1".to_owned(), "lb.example".to_owned()]);
+        let service: Service = from_value(text).unwrap();
+        assert_eq!(*addresses(&service), ["192.0.2.1".to_owned(), "lb.example".to_owned()]);
+    }
+
+    #[test]
+    fn a_services_stamp_changes_with_its_spec_and_not_with_its_status() {
+        let stamp = |port: i32, address: &str, version: &str| {
+            let text = json!({
+                "metadata": {"uid": "u", "resourceVersion": version},
+                "spec": {"ports": [{"port": port}]},
+                "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
+            });
+            service(&from_value(text).unwrap()).stamp
+        };
+        assert_eq!(stamp(25, "192.0.2.1", "1"), stamp(25, "192.0.2.2", "2"));
+        assert_ne!(stamp(25, "192.0.2.1", "1"), stamp(26, "192.0.2.1", "1"));
     }
 }

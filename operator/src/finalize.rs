@@ -293,7 +293,11 @@ fn follow(world: &World, leaving: &[(String, Standing)], decision: &mut Decision
 fn remove(world: &World, mut decision: Decision, goes: fn(&Claim) -> bool) -> Decision {
     let claims: Vec<_> = world.claims.iter().filter(|claim| goes(claim)).map(|claim| claim.name.clone()).collect();
     let (step, wait) = if world.objects > 0 || !world.pods.is_empty() {
-        (Step::DeleteObjects, Some(("RelaysStop", format!("{} pods of relays are still stopping.", world.pods.len()))))
+        let message = match world.pods.len() {
+            0 => "Its objects are being removed.".to_owned(),
+            pods => format!("{pods} pods of relays are still stopping."),
+        };
+        (Step::DeleteObjects, Some(("RelaysStop", message)))
     } else if !claims.is_empty() {
         let message = format!("{} are still being deleted; their finalizers say who holds them.", claims.join(", "));
         (Step::DeleteClaims(claims), Some(("ClaimsGo", message)))

@@ -58,7 +58,7 @@ pub fn derive(mx: &BackupMx, plan: &Plan, applied: &Applied, observed: &Observed
 
 /// As `kubectl get statefulset` shows it.
 fn relays_ready(facts: &Facts) -> String {
-    let ready = facts.relays.iter().filter(|relay| relay.pod.ready && !relay.leaves).count();
+    let ready = facts.relays.iter().filter(|relay| relay.pod.ready && !relay.pod.leaving && !relay.leaves).count();
     format!("{ready}/{}", facts.plan.replicas)
 }
 

@@ -194,15 +194,11 @@ impl View {
     pub fn object_applied(&self, key: Key, live: Live, desired: u64) {
         let print = Print { desired, stamp: live.stamp };
         let mut known = self.known();
-        let addresses = match known.objects.remove(&key) {
-            Some(newer) if newer.uid == live.uid && newer.version > live.version => {
-                known.objects.insert(key, Live { applied: Some(print), ..newer });
-                return;
-            }
-            Some(before) if before.uid == live.uid => before.addresses,
-            _ => Box::default(),
+        let newest = match known.objects.remove(&key) {
+            Some(newer) if newer.uid == live.uid && newer.version > live.version => newer,
+            _ => live,
         };
-        known.objects.insert(key, Live { applied: Some(print), addresses, ..live });
+        known.objects.insert(key, Live { applied: Some(print), ..newest });
     }
 
     /// An object is gone, or bears our labels no longer. Returns whose it was.

@@ -91,7 +91,7 @@ impl Watches {
             self.events::<PartialObjectMeta<PodDisruptionBudget>>(),
             plain,
         ));
-        tokio::spawn(self.clone().objects(Kind::Service, self.events::<Service>(), service));
+        tokio::spawn(self.clone().objects(Kind::Service, self.events::<Service>(), cluster::service));
         tokio::spawn(self.clone().objects(Kind::StatefulSet, self.events::<StatefulSet>(), cluster::stateful_set));
         tokio::spawn(self.clone().pods());
         tokio::spawn(self.clone().claims());
@@ -284,8 +284,4 @@ fn tell(kind: &str, cause: &watcher::Error) {
 
 fn plain<K: Resource>(object: &K) -> Live {
     Live::from_meta(object.meta())
-}
-
-fn service(service: &Service) -> Live {
-    Live { addresses: cluster::addresses(service), ..Live::from_meta(&service.metadata) }
 }

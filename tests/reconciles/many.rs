@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kube::ResourceExt;
+use kube::{ResourceExt, api::ListParams};
 use serde_json::json;
 use support::{runtime::wait, wait::eventually};
 
@@ -31,6 +31,16 @@ fn many_resources_are_made_and_then_cost_next_to_nothing() {
         );
     }
     println!("{resources} resources were created after {:.1?}", begun.elapsed());
+    let count = |kind: &str| {
+        let ours = ListParams::default().labels("app.kubernetes.io/managed-by=backupmx-operator");
+        wait(scene.objects(kind).list_metadata(&ours)).expect("they can be listed").items.len()
+    };
+    // Two Services each; the StatefulSet is the last of a resource's objects.
+    eventually(LIMIT, "all objects are made", || {
+        thread::sleep(Duration::from_secs(2));
+        count("StatefulSet") == resources && count("Service") == 2 * resources
+    });
+    println!("all objects are made after {:.1?}", begun.elapsed());
     let ready = || {
         let all = wait(scene.resources().list(&Default::default())).expect("they can be listed");
         let is_ready = |object: &&kube::api::DynamicObject| {
@@ -40,7 +50,7 @@ fn many_resources_are_made_and_then_cost_next_to_nothing() {
         all.items.iter().filter(is_ready).count()
     };
     eventually(LIMIT, "all are ready", || {
-        thread::sleep(Duration::from_secs(1)); // a list of a thousand is work for a busy server
+        thread::sleep(Duration::from_secs(3)); // a list of a thousand is work for a busy server
         ready() == resources
     });
     println!("all are ready after {:.1?}", begun.elapsed());

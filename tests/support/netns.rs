@@ -5,6 +5,7 @@ use std::{
     fs::File,
     net::Ipv4Addr,
     os::fd::AsFd,
+    path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -21,6 +22,32 @@ const WIRES_MAX: u32 = 1 << 15;
 /// The ends of a wire; no two wires meet.
 const OUR_MAC: &str = "02:00:00:00:00:01";
 const ITS_MAC: &str = "02:00:00:00:00:02";
+
+/// A network that is there already.
+#[derive(Clone, Debug)]
+pub struct Network {
+    file: PathBuf,
+}
+
+impl Network {
+    /// The one that this file stands for, for instance `/proc/7/ns/net`.
+    pub fn of(file: PathBuf) -> Self {
+        Self { file }
+    }
+
+    /// Does `work` there: what it opens stays there, and so does what it starts.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        // A thread of its own, since it cannot be sure to get back.
+        let work = || {
+            let file = self.file.display();
+            let namespace = File::open(&self.file).unwrap_or_else(|error| panic!("open {file}: {error}"));
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("root enters namespaces");
+            work()
+        };
+        thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
 
 /// The namespace. Dropping it removes it.
 pub struct Namespace {
@@ -77,15 +104,12 @@ impl Namespace {
 
     /// Does `work` there: what it opens stays there.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        // A thread of its own, since it cannot be sure to get back.
-        let work = || {
-            let file = format!("/run/netns/{}", self.name);
-            let namespace = File::open(&file).unwrap_or_else(|error| panic!("open {file}: {error}"));
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                .expect("root enters namespaces");
-            work()
-        };
-        thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        self.network().enter(work)
+    }
+
+    /// It, as a network.
+    pub fn network(&self) -> Network {
+        Network::of(format!("/run/netns/{}", self.name).into())
     }
 
     /// Swallows all that comes from us, and answers nothing.

@@ -15,7 +15,7 @@ use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with, sockopt::set_socket_reuseaddr,
 };
 
-use crate::netns::Namespace;
+use crate::netns::{Namespace, Network};
 
 /// As the standard library has it.
 const BACKLOG: i32 = 128;
@@ -27,25 +27,33 @@ const WAITING_MAX: usize = 8;
 /// A port for servers that bind with `SO_REUSEADDR`, as servers do.
 pub struct Port {
     address: SocketAddr,
-    within: Option<Arc<Namespace>>,
+    within: Option<Network>,
+    /// Is removed with the last port in it.
+    _namespace: Option<Arc<Namespace>>,
     _reservation: OwnedFd,
 }
 
 impl Port {
     /// A port that nobody uses, chosen by the kernel.
     pub fn reserve() -> Self {
-        Self::of(bound(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()), None)
+        Self::of(bound(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()), None, None)
     }
 
     /// The same within a network namespace, at its own address.
     pub fn reserve_within(namespace: Arc<Namespace>) -> Self {
         let address = SocketAddrV4::new(namespace.inside(), 0);
-        Self::of(namespace.enter(|| bound(address.into())), Some(namespace))
+        Self::of(namespace.enter(|| bound(address.into())), Some(namespace.network()), Some(namespace))
     }
 
-    fn of(socket: OwnedFd, within: Option<Arc<Namespace>>) -> Self {
+    /// This one of this network.
+    pub fn reserve_at(address: SocketAddrV4, network: Network) -> Self {
+        Self::of(network.enter(|| bound(address.into())), Some(network), None)
+    }
+
+    fn of(socket: OwnedFd, within: Option<Network>, namespace: Option<Arc<Namespace>>) -> Self {
         let name = getsockname(&socket).expect("a bound socket has a name");
-        Self { address: name.try_into().expect("an AF_INET socket has an IPv4 name"), within, _reservation: socket }
+        let address = name.try_into().expect("an AF_INET socket has an IPv4 name");
+        Self { address, within, _namespace: namespace, _reservation: socket }
     }
 
     /// Where it is.
@@ -55,8 +63,15 @@ impl Port {
 
     /// Listens on it, until the listener is dropped.
     pub fn listen(&self) -> TcpListener {
-        let bind = || TcpListener::bind(self.address).expect("a reserved port can be listened on");
-        self.within.as_ref().map_or_else(bind, |namespace| namespace.enter(bind))
+        self.enter(|| TcpListener::bind(self.address).expect("a reserved port can be listened on"))
+    }
+
+    /// Does `work` in its network.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.within {
+            Some(network) => network.enter(work),
+            None => work(),
+        }
     }
 
     /// Drops all that comes to it: Linux ignores a SYN while the queue of connections to be accepted is full.

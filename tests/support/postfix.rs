@@ -55,7 +55,15 @@ impl Postfix {
     /// # Panics
     /// As [`Self::prepare`].
     pub fn prepare_for(duties: &Duties) -> Self {
-        Self::prepared(&|folder| primary_cf(folder, duties))
+        Self::prepare_at(Port::reserve(), duties)
+    }
+
+    /// The same on this port, in its network.
+    ///
+    /// # Panics
+    /// As [`Self::prepare`].
+    pub fn prepare_at(port: Port, duties: &Duties) -> Self {
+        Self::prepared(port, &|folder| primary_cf(folder, duties))
     }
 
     /// The same, and it asks this server before it takes a recipient.
@@ -64,7 +72,7 @@ impl Postfix {
     /// As [`Self::prepare`].
     pub fn prepare_with_policy(policy: SocketAddr) -> Self {
         let asks = format!("smtpd_recipient_restrictions = check_policy_service inet:{policy}\n");
-        Self::prepared(&|folder| primary_cf(folder, &Duties::default()) + &asks)
+        Self::prepared(Port::reserve(), &|folder| primary_cf(folder, &Duties::default()) + &asks)
     }
 
     /// Prepares one that stands in our place and keeps what it takes; it does not run yet.
@@ -72,14 +80,14 @@ impl Postfix {
     /// # Panics
     /// As [`Self::prepare`].
     pub fn prepare_backup(backup: &Backup) -> Self {
-        Self::prepared(&|_| backup.main_cf())
+        Self::prepared(Port::reserve(), &|_| backup.main_cf())
     }
 
-    fn prepared(role_cf: &dyn Fn(&Path) -> String) -> Self {
+    fn prepared(port: Port, role_cf: &dyn Fn(&Path) -> String) -> Self {
         assert!(rustix::process::geteuid().is_root(), "Postfix starts as root only: run `make test` as root");
         assert!(Path::new("/usr/sbin/postfix").exists(), "install postfix: `make test` as root does it");
         let folder = TempDir::with_prefix("backupmx-postfix-").expect("a temporary folder can be made");
-        let postfix = Self { port: Port::reserve(), folder };
+        let postfix = Self { port, folder };
         postfix.write_configuration(&role_cf(postfix.folder.path()));
         postfix
     }
@@ -124,7 +132,7 @@ impl Postfix {
     }
 
     fn greets(&self) -> bool {
-        let Ok(stream) = TcpStream::connect(self.address()) else { return false };
+        let Ok(stream) = self.port.enter(|| TcpStream::connect(self.address())) else { return false };
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).is_ok() && line.starts_with("220 ")
     }
@@ -132,7 +140,7 @@ impl Postfix {
     fn control(&self, order: &str) -> Ended {
         let mut command = Command::new("/usr/sbin/postfix");
         command.arg("-c").arg(self.path("etc")).arg(order);
-        program::run(&mut command, CONTROL_LIMIT)
+        self.port.enter(|| program::run(&mut command, CONTROL_LIMIT))
     }
 
     fn write_configuration(&self, role_cf: &str) {
@@ -152,7 +160,7 @@ impl Postfix {
     }
 
     fn main_cf(&self) -> String {
-        let folder = self.folder.path().display();
+        let (folder, address) = (self.folder.path().display(), self.address().ip());
         format!(
             "compatibility_level = 3.6
 queue_directory = {folder}/queue
@@ -160,13 +168,13 @@ data_directory = {folder}/data
 maillog_file = {folder}/log/postfix.log
 maillog_file_prefixes = {folder}/log
 mydestination =
-inet_interfaces = 127.0.0.1
+inet_interfaces = {address}
 inet_protocols = ipv4
 alias_maps =
 alias_database =
 local_recipient_maps =
 smtpd_relay_restrictions = permit_auth_destination, reject
-# The relay comes from 127.0.0.1, but what it brings is not local mail, of which Postfix would complete the header.
+# The relay comes from an address of this machine, but what it brings is not local mail, of which Postfix would complete the header.
 local_header_rewrite_clients =
 mynetworks =
 smtpd_peername_lookup = no

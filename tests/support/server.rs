@@ -123,7 +123,7 @@ pub(crate) fn wait_for_greeting(server: SocketAddr, name: &str) {
 }
 
 /// The messages in a Maildir, of which the recipient stands in this field.
-pub(crate) fn maildir(folder: &Path, recipient_field: &str) -> Vec<Delivered> {
+pub fn maildir(folder: &Path, recipient_field: &str) -> Vec<Delivered> {
     let recipient = |fields: &str| {
         let found = fields.lines().find_map(|line| line.strip_prefix(recipient_field));
         found.unwrap_or_else(|| panic!("no {recipient_field}in {fields}")).trim().to_owned()

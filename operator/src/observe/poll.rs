@@ -47,7 +47,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 enum Silence {
     #[error("connect to {0}: {1}")]
     Connect(SocketAddr, std::io::Error),
-    #[error("connect to {0}: no answer within {seconds} s; does a NetworkPolicy keep the operator out?", seconds = CONNECT_MAX.as_secs())]
+    #[error("connect to {0}: no answer within {seconds} s; a NetworkPolicy may keep the operator out", seconds = CONNECT_MAX.as_secs())]
     ConnectTooLong(SocketAddr),
     #[error("ask {0}: {1}")]
     Http(SocketAddr, hyper::Error),

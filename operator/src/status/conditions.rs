@@ -75,6 +75,8 @@ words! {
         Valid,
         /// `Available`: it answers.
         SmtpAnswers,
+        /// `Available`: the Service for senders could not be made.
+        NoService,
         /// `Available`: the load balancer has no address.
         NoAddress,
         /// `Progressing`: everything runs as wanted.

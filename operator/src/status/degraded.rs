@@ -92,7 +92,18 @@ fn not_ready(facts: &Facts, relay: &Relay, progressing: bool) -> Option<(Reason,
         return None;
     }
     let trouble = pod.trouble.as_deref().unwrap_or("`kubectl describe pod` tells more");
-    Some((Reason::RelayNotReady, format!("The pod {} is not ready: {}", pod.name, sentence(trouble))))
+    let claim = facts.applied.claims.iter().find(|claim| claim.pod == pod.name && !claim.bound);
+    let unbound = claim.map(|claim| {
+        let class = facts
+            .plan
+            .storage
+            .class
+            .as_deref()
+            .map_or("of the default class".into(), |class| format!("of the StorageClass {class}"));
+        format!(" Its claim {}, {class}, has no volume.", claim.name)
+    });
+    let told = format!("The pod {} is not ready: {}.{}", pod.name, sentence(trouble), unbound.unwrap_or_default());
+    Some((Reason::RelayNotReady, told))
 }
 
 /// Where the pod is not ready, that says enough.

@@ -95,6 +95,11 @@ impl<'a> Relay<'a> {
         self.answer.filter(|_| self.silence.is_none())
     }
 
+    /// Whether its pod is not ready and has had no time to become so.
+    pub fn is_starting(&self, now: Timestamp) -> bool {
+        !self.pod.ready && self.pod.since.is_some_and(|since| !is_over(since, READY_GRACE, now))
+    }
+
     /// Whether it runs the document with this digest, as far as it ever said.
     pub fn runs(&self, digest: &str) -> bool {
         self.answer.is_some_and(|answer| answer.config.digest.as_deref() == Some(digest))

@@ -70,7 +70,7 @@ pub fn queue_empty(facts: &Facts) -> Verdict {
         sum.saturating_add(answer.queue.messages.max(u64::from(answer.account.queued > 0)))
     });
     let held = facts.last_answers().fold(0u64, |sum, answer| sum.saturating_add(answer.queue.held));
-    let silent = facts.silent().map(|silent| format!(" As last heard of {silent}, who do not answer now."));
+    let silent = facts.silent().map(|silent| format!(" Of {silent} as last heard: no answer now."));
     let remark = silent.clone().unwrap_or_default();
     if queued > 0 && held >= queued {
         let told = format!("{} held until a person releases or deletes them (admin API).{remark}", messages(held));

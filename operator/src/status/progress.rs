@@ -37,6 +37,11 @@ pub fn progressing(facts: &Facts) -> Verdict {
         let unheard = if unheard.is_empty() { String::new() } else { format!(" Not heard yet: {unheard}.") };
         return waits(Reason::RelaysStarting, format!("{there} of {wanted} pods are there.{unheard}"));
     }
+    // For as long as a start takes; after that `Degraded` tells of it.
+    let starting = named(facts.wanted().filter(|relay| relay.is_starting(facts.now)));
+    if !starting.is_empty() {
+        return waits(Reason::RelaysStarting, format!("All pods are there. Not ready yet: {starting}."));
+    }
     let digest = &facts.applied.config_digest;
     let behind = named(facts.wanted().filter(|relay| !relay.runs(digest) && relay.rejects(digest).is_none()));
     if !behind.is_empty() {

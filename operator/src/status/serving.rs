@@ -4,7 +4,7 @@ use super::{
     conditions::{Reason, Verdict},
     facts::{Facts, Relay},
 };
-use crate::crd::ServiceType;
+use crate::{crd::ServiceType, desired::labels};
 
 /// Why a relay does not take mail, the farthest from it first.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -68,6 +68,12 @@ pub fn available(facts: &Facts) -> Verdict {
             Reason::NoRelayReady,
             "No pod of a relay is ready, so nobody answers senders; `Ready` says why.",
         );
+    }
+    let service = labels::smtp_name(&facts.plan.name);
+    if facts.applied.findings.iter().any(|finding| finding.is_of("Service", &service)) {
+        let message =
+            format!("The Service {service}, by which senders reach relays, could not be made; `Degraded` says why.");
+        return Verdict::no(Reason::NoService, message);
     }
     let addresses = facts.applied.addresses.join(", ");
     if addresses.is_empty() && facts.mx.spec.service.type_ == ServiceType::LoadBalancer {

@@ -212,6 +212,12 @@ fn what_a_person_should_look_at_is_degraded() {
 #[test]
 fn progress_names_what_it_waits_for_and_is_a_fault_when_it_takes_too_long() {
     let older = |answer: &mut Status| answer.config.digest = Some("older".into());
+    let unready = |seconds| {
+        well().with(|it| {
+            it.applied.pods[1].ready = false;
+            it.applied.pods[1].since = Some(noon() - SignedDuration::from_secs(seconds));
+        })
+    };
     let set = |change: fn(&mut crate::apply::Rollout)| well().with(|it| change(it.applied.rollout.as_mut().unwrap()));
     for (it, expected, told) in [
         (well().with(|it| it.applied.rollout = None), "True/ObjectsPending", "StatefulSet"),
@@ -219,6 +225,8 @@ fn progress_names_what_it_waits_for_and_is_a_fault_when_it_takes_too_long() {
         (set(|rollout| rollout.updated = 1), "True/RollingOut", "1 of 2"),
         (well().with(|it| drop(it.applied.pods.pop())), "True/RelaysStarting", "1 of 2"),
         (well().with(|it| it.observed.relays[1].answer = None), "True/RelaysStarting", "example-relay-1"),
+        (unready(59), "True/RelaysStarting", "example-relay-1"),
+        (unready(60), "False/Complete", "2 relays"),
         (well().says(1, older), "True/ConfigPending", "example-relay-1"),
         (well().spec("paused", json!(true)).says(1, older), "False/Paused", "spec.paused"),
         (well().with(|it| it.plan.replicas = 1), "True/ScalingIn", "example-relay-1"),
@@ -246,6 +254,10 @@ fn senders_can_reach_it_only_at_an_address() {
     let nowhere = || well().with(|it| it.applied.addresses.clear());
     check(&nowhere(), &[(Kind::Available, "False/NoAddress"), (Kind::Ready, "True/RelaysReady")]);
     check(&nowhere().spec("service", json!({ "type": "NodePort" })), &[(Kind::Available, "True/SmtpAnswers")]);
+    let taken = |name: &str| Finding::Refused { kind: "Service", name: name.into(), words: "port is taken".into() };
+    for (name, expected) in [("example-smtp", "False/NoService"), ("example-relays", "True/SmtpAnswers")] {
+        check(&well().with(|it| it.applied.findings.push(taken(name))), &[(Kind::Available, expected)]);
+    }
     let unready = well().with(|it| it.applied.pods.iter_mut().for_each(|pod| pod.ready = false));
     check(&unready, &[(Kind::Available, "False/NoRelayReady")]);
 }

@@ -1,0 +1,17 @@
+#!/bin/bash
+# images.sh: builds the images that the tests run, and gives them to the node: relay and operator in profile ci, and a mail server.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+REPOSITORY=$(cd "$ROOT/../.." && pwd)
+
+main() {
+  local context version part
+  context=$("$REPOSITORY/images.sh" --programs ci)
+  version=$(sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$REPOSITORY/Cargo.toml")
+  for part in relay operator; do
+    "$ROOT/image.sh" "localhost/backupmx-$part:$version" "$context" --file "$REPOSITORY/Dockerfile" --target "$part"
+  done
+  "$ROOT/mail-server.sh"
+}
+
+main
