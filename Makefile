@@ -28,7 +28,7 @@ test: ## Install what the tests need (as root on Debian; else it is named), then
 	@begun=$$(date +%s); \
 		$(CARGO) test --workspace --lib --bins $(addprefix --test ,$(filter-out reconciles runs_on_kubernetes,$(PROMISES))) && relay=$$(date +%s) && \
 		RUST_TEST_THREADS=10 $(CARGO) test --workspace --test reconciles && control=$$(date +%s) && \
-		RUST_TEST_THREADS=10 $(CARGO) test --workspace --test runs_on_kubernetes; code=$$?; end=$$(date +%s); \
+		RUST_TEST_THREADS=16 $(CARGO) test --workspace --test runs_on_kubernetes; code=$$?; end=$$(date +%s); \
 		echo "tests took $$((end - begun)) s, building not counted:" \
 			"relay, crash simulation, real faults $$(($${relay:-$$end} - begun)) s (budget 360)," \
 			"control plane $$(($${control:-$$end} - $${relay:-$$end})) s (120), cluster $$((end - $${control:-$$end})) s (480)"; exit $$code

@@ -178,7 +178,7 @@ impl Scene {
     pub fn until_delivered(&self, load: &Load, sent: &Sent) -> Comparison {
         let all = support::wait::within(LIMIT, || {
             let comparison = self.compare(load, sent);
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(500));
             comparison.missing.is_empty().then_some(comparison)
         });
         let comparison =

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        LazyLock,
+        LazyLock, OnceLock,
         atomic::{AtomicU8, AtomicU32, Ordering},
     },
     thread,
@@ -32,6 +32,8 @@ const ORDER_LIMIT: Duration = Duration::from_secs(180);
 const LIFE_SECONDS: u32 = 3600;
 /// Of each container, when a test fails.
 const LINES_SHOWN: usize = 15;
+/// Each look at an object is a program of its own, which takes a tenth of a second of a core.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(700);
 /// SMTP.
 const SMTP_PORT: u16 = 25;
 
@@ -51,6 +53,7 @@ pub struct Cluster {
     scripts: PathBuf,
     environment: Vec<(&'static str, String)>,
     path: String,
+    node: OnceLock<Network>,
     _keeper: Child,
 }
 
@@ -101,7 +104,7 @@ impl Cluster {
             ended.stdout.trim_end().to_owned()
         });
         let path = format!("{}:{}", programs.join(":"), env::var("PATH").unwrap_or_default());
-        Self { scripts, environment, path, _keeper: keeper }
+        Self { scripts, environment, path, node: OnceLock::new(), _keeper: keeper }
     }
 
     /// A file of the cluster's state, for instance `admin.kubeconfig`.
@@ -170,7 +173,7 @@ impl Cluster {
 
     /// The node itself: pods, Services and its DNS at `10.200.0.1` are reached from it.
     pub fn node(&self) -> Network {
-        self.network(&[])
+        self.node.get_or_init(|| self.network(&[])).clone()
     }
 
     /// Another machine beside the node.
@@ -280,7 +283,7 @@ pub fn until(
         last = look().unwrap_or_default();
         let holds = holds(&last);
         if !holds {
-            thread::sleep(Duration::from_millis(200)); // each look is a program of its own
+            thread::sleep(BETWEEN_LOOKS);
         }
         holds.then_some(())
     });

@@ -3,6 +3,7 @@
 //! 4.5.4.1 asks of it.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -114,7 +115,7 @@ fn send(load: Load, number: u64, to: SocketAddr) -> Tried {
         Ok(client) => client,
         Err(error) => return Tried::Unconnected(error.to_string()),
     };
-    let mut converse = || {
+    let mut converse = || -> io::Result<Tried> {
         if client.reply()?.code != 220 || client.say("EHLO client.example")?.code != 250 {
             return Ok(Tried::Deferred);
         }
@@ -122,5 +123,5 @@ fn send(load: Load, number: u64, to: SocketAddr) -> Tried {
         let _ = client.say("QUIT");
         Ok(if reply.code == 250 { Tried::Accepted } else { Tried::Deferred })
     };
-    converse().unwrap_or_else(|_: std::io::Error| Tried::Broken)
+    converse().unwrap_or(Tried::Broken)
 }
