@@ -36,7 +36,7 @@ test: ## Install what the tests need (as root on Debian; else it is named), then
 # Foreign programs, built or fetched once, outside the clone.
 tools:
 	@tests/tools/packages.sh
-	@tests/tools/kubernetes.sh >/dev/null
+	@env -u KUBEBUILDER_ASSETS tests/tools/kubernetes.sh >/dev/null # such a folder has no kubelet
 	@tests/tools/helm.sh >/dev/null
 	@tests/tools/definitions.sh >/dev/null
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # images.sh [PROFILE]: builds relay and operator as static programs, and from them the images localhost/backupmx-relay and
-# localhost/backupmx-operator, tagged with the version, with docker, podman or buildah. Nothing is pulled.
+# localhost/backupmx-operator, tagged with the version, with docker, podman or buildah (ENGINE says which). Nothing is pulled.
 # images.sh --programs [PROFILE]: only the programs; prints the folder that the Dockerfile takes as its context.
 # PROFILE is one of Cargo.toml: release (the default), or ci, which spares the minutes of LTO.
 set -eu
@@ -17,7 +17,7 @@ if [ "${1:-}" = --programs ]; then
     shift
 fi
 profile=${1:-release}
-engine=$(command -v docker || command -v podman || command -v buildah) || $programs_only ||
+engine=${ENGINE:-$(command -v docker || command -v podman || command -v buildah)} || $programs_only ||
     fail "install docker, podman or buildah: one of them makes images of the programs"
 authorities=/etc/ssl/certs/ca-certificates.crt
 [ -f "$authorities" ] || fail "$authorities is missing: install the package ca-certificates"
@@ -34,7 +34,7 @@ mkdir -p "$context"
 install -m 755 "$built/backupmx-relay" "$built/backupmx-operator" "$context/"
 install -m 644 "$authorities" "$context/"
 if $programs_only; then
-    echo "$context"
+    (cd "$context" && pwd)
     exit
 fi
 
@@ -42,5 +42,5 @@ version=$(sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Car
 for part in relay operator; do
     image=localhost/backupmx-$part:$version
     "$engine" build --file Dockerfile --target "$part" --tag "$image" "$context"
-    echo "$image"
+    echo "$image: $(($(stat -c %s "$context/backupmx-$part" "$context/ca-certificates.crt" | paste -sd +) / 1000000)) MB"
 done

@@ -5,6 +5,7 @@ use std::{
     fs, io,
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
+    path::Path,
     time::Duration,
 };
 
@@ -212,6 +213,29 @@ fn port_0_takes_a_free_port_and_the_log_tells_which() {
     assert!(relay.is_ready());
     send(&relay);
     assert_eq!(relay.account().queued, 1);
+}
+
+/// The unit's own line, as systemd would run it, with this machine's paths and ports.
+#[test]
+fn the_example_for_systemd_starts_a_relay_for_its_domain() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/relay-standalone");
+    let unit = fs::read_to_string(folder.join("backupmx-relay.service")).expect("it is there");
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("it starts something");
+    let (program, flags) = line.split_once(' ').expect("it has flags");
+    assert!(program.ends_with("/backupmx-relay"), "{program}");
+    let config = folder.join("relay.yaml").to_string_lossy().into_owned();
+    let flags = flags.replace("/etc/backupmx/relay.yaml", &config);
+    let mut words: Vec<_> = flags.split(' ').collect();
+    // Data and port are the test's, as each relay has its own.
+    for theirs in ["--data", "--listen"] {
+        let at = words.iter().position(|word| *word == theirs).unwrap_or_else(|| panic!("{theirs} is missing: {line}"));
+        words.drain(at..at + 2);
+    }
+    assert_eq!(words, ["--config", &*config]);
+    let relay = Relay::bare().flags(&words).start();
+    let mut client = Client::hello(relay.smtp()).expect("it takes sessions");
+    assert!(client.say("MAIL FROM:<ann@client.example>").expect("it answers").is("250"));
+    assert!(client.say("RCPT TO:<bob@example.org>").expect("it answers").is("250"));
 }
 
 fn nobody() -> SocketAddr {

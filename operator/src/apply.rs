@@ -58,6 +58,8 @@ pub struct Applied {
     pub pods: Vec<Pod>,
     /// Claims of the relays.
     pub claims: Vec<Claim>,
+    /// Whether the Service for senders is there.
+    pub has_service: bool,
     /// Where the load balancer takes mail.
     pub addresses: Vec<String>,
     /// What could not be made, a finding each.
@@ -161,19 +163,6 @@ pub enum Finding {
     },
 }
 
-impl Finding {
-    /// Whether this object is what could not be made.
-    pub fn is_of(&self, wanted_kind: &str, wanted_name: &str) -> bool {
-        match self {
-            Self::Foreign { kind, name, .. } | Self::Refused { kind, name, .. } => {
-                *kind == wanted_kind && name == wanted_name
-            }
-            // Named by the resource, not made for it.
-            Self::Missing { .. } | Self::UnknownKind { .. } => false,
-        }
-    }
-}
-
 /// What may be better in a moment: the API server is away, has too much to do, or something changed while we looked.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "kind and name are the object's, source is what the API server said")]
@@ -235,7 +224,7 @@ pub type Obstacles = HashMap<(Kind, String), Obstacle>;
 /// `uid`: of the resource. A StatefulSet of somebody else says nothing of ours.
 pub fn look(ctx: &Context, id: &Id, uid: &str) -> Applied {
     let live = |kind, name: String| ctx.view.object(&key(id, kind, &name));
-    let addresses = live(Kind::Service, labels::smtp_name(&id.name)).map(|service| service.addresses.into_vec());
+    let service = live(Kind::Service, labels::smtp_name(&id.name)).map(|service| service.addresses.into_vec());
     let set = live(Kind::StatefulSet, labels::relay_name(&id.name));
     let rollout = set.filter(|set| set.owner.as_deref().is_none_or(|owner| owner == uid)).and_then(|set| set.rollout);
     let document = ctx.remember(id, |memory| memory.document.clone());
@@ -245,7 +234,8 @@ pub fn look(ctx: &Context, id: &Id, uid: &str) -> Applied {
         rollout,
         pods: ctx.view.pods(id),
         claims: ctx.view.claims(id),
-        addresses: addresses.unwrap_or_default(),
+        has_service: service.is_some(),
+        addresses: service.unwrap_or_default(),
         findings: Vec::new(),
         neighbours: ctx.neighbours.of(id),
     }

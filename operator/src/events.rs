@@ -86,7 +86,10 @@ fn mail(old: &BackupMxStatus, new: &BackupMxStatus, events: &mut Vec<Event>) {
         events.push(normal("FirstMailQueued", "Receive", message(new, Condition::QueueEmpty)));
     }
     for outage in &new.outages {
-        let before = old.outages.iter().find(|before| before.from == outage.from);
+        // A relay that noticed earlier than the others moves the begin of one that is open.
+        let is_same =
+            |before: &&OutageStatus| before.from == outage.from || before.until.is_none() && before.from > outage.from;
+        let before = old.outages.iter().find(is_same);
         let (Some(until), Some(before)) = (&outage.until, before) else { continue };
         let kept =
             format!("{} messages, {} bytes, kept from {} until {until}", outage.messages, outage.bytes, outage.from);

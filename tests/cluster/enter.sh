@@ -16,6 +16,7 @@ USAGE="usage: enter.sh [--all | --host ADDRESS] COMMAND..., or enter.sh --where 
 main() {
   [ $# -gt 0 ] || die "$USAGE"
   is_running "$PIDS/node" node.sh || die "no node is up"
+  find_programs
   NODE_PID=$(node_pid)
   export PATH KUBECONFIG=${KUBECONFIG:-$ADMIN_KUBECONFIG}
   case $1 in

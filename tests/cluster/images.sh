@@ -5,6 +5,7 @@ set -euo pipefail
 REPOSITORY=$(cd "$ROOT/../.." && pwd)
 
 main() {
+  [ "$(id -u)" = 0 ] || die "run it as root: images are handed to a node that needs root"
   local context version part
   context=$("$REPOSITORY/images.sh" --programs ci)
   version=$(sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$REPOSITORY/Cargo.toml")

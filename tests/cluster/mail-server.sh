@@ -29,7 +29,7 @@ DOCKERFILE
 
 make_folders() {
   local name
-  mkdir -p "$ROOT_FOLDER"/{etc,tmp,var/lib/postfix,var/spool/postfix,usr/bin,usr/sbin,usr/lib,usr/lib64}
+  mkdir -p "$ROOT_FOLDER"/{etc,tmp,var/lib/postfix,var/log,var/spool/postfix,usr/bin,usr/sbin,usr/lib,usr/lib64}
   chmod 755 "$ROOT_FOLDER"
   chmod 1777 "$ROOT_FOLDER/tmp"
   # As on the machine: /bin is /usr/bin.

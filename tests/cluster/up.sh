@@ -14,6 +14,7 @@ main() {
   began=$(date +%s.%N)
   [ ! -e "$RUN" ] || die "there is a cluster already, or the rest of one: run $ROOT/down.sh first"
   check_machine
+  find_programs
 
   mkdir -p "$IMAGES" "$LOGS" "$PIDS" "$NODE_PIDS" "$ZONES"
   rm -f "$LOGS"/*.log
@@ -22,7 +23,7 @@ main() {
   start_node
   trap - EXIT
   write_env
-  echo "The cluster is up after $(seconds_since "$began"). For kubectl and helm: . $CLUSTER_STATE/env"
+  echo "The cluster is up after $(seconds_since "$began"). Its kubeconfig is $ADMIN_KUBECONFIG; for kubectl and helm: . $CLUSTER_STATE/env"
 }
 
 write_env() {

@@ -71,11 +71,8 @@ pub fn write_certificate(scene: &Scene, secret: &str, certificate: &Certificate)
 }
 
 fn token(scene: &Scene) -> String {
-    let encoded = scene.get(&format!("secret/{NAME}-admin"))["data"]["token"].clone();
-    let decoded =
-        scene.kubectl(&format!("get secret {NAME}-admin --output go-template={{{{.data.token|base64decode}}}}"));
-    assert!(!encoded.is_null());
-    decoded.trim().to_owned()
+    let words = format!("get secret {NAME}-admin --output go-template={{{{.data.token|base64decode}}}}");
+    scene.kubectl(&words).trim().to_owned()
 }
 
 /// Pod and container of each relay.

@@ -24,7 +24,7 @@ fn an_upgrade_from_the_chart_before_this_one_keeps_relays_and_mail_and_two_opera
 
     let name = scene.name();
     cluster().helm(&format!(
-        "upgrade backupmx CHART --namespace {name} --reset-then-reuse-values --set replicaCount=2 --wait"
+        "upgrade backupmx CHART --namespace {name} --reset-then-reuse-values --set replicaCount=2 --set image.tag= --set relay.image.tag= --wait"
     ));
     let manifest = cluster().helm(&format!("get manifest backupmx --namespace {name}"));
     assert!(!manifest.contains("kind: ClusterRole"), "an operator of one namespace has rights there only");
@@ -70,6 +70,11 @@ fn chart_before_this_one() -> TempDir {
         assert_eq!(ended.code, Some(0), "git {words}: {ended}");
         ended.stdout
     };
+    assert_eq!(
+        git("rev-parse --is-shallow-repository").trim(),
+        "false",
+        "a whole clone is needed: git fetch --unshallow"
+    );
     let commits = git("log --format=%H --max-count=2 -- charts/backupmx");
     let commit = commits.lines().last().expect("the chart is committed").to_owned();
     let folder = TempDir::with_prefix("backupmx-chart-").expect("a temporary folder can be made");

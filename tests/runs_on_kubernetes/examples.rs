@@ -57,7 +57,9 @@ fn the_example_for_node_ports_takes_mail_on_the_node_and_sees_who_sends_it() {
 
 fn apply(scene: &Scene, file: &str) {
     let text = fs::read_to_string(repository().join("examples").join(file)).expect("it is there");
-    cluster().apply(scene.name(), &text.replace("namespace: mail", &format!("namespace: {}", scene.name())));
+    let text = text.replace("namespace: mail", &format!("namespace: {}", scene.name()));
+    // A small node that many tests share.
+    cluster().apply(scene.name(), &text.replace("cpu: 250m", "cpu: 10m"));
 }
 
 #[track_caller]

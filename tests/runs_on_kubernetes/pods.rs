@@ -11,7 +11,7 @@ use support::{
 
 use crate::scene::{LIMIT, NAME, Scene};
 
-/// As the issue has it: messages a second.
+/// Messages a second.
 const PACE: u32 = 50;
 
 #[test]
@@ -70,6 +70,7 @@ fn a_change_of_the_pods_template_under_load_refuses_nobody_and_loses_nothing() {
     );
     assert_eq!(met.unconnected, Vec::<String>::new(), "the Service has always a relay behind it");
     assert_eq!(met.sent.unanswered, 0);
+    met.expect_pace(PACE);
     scene.until_delivered(&load, &met.sent);
 }
 

@@ -1,15 +1,16 @@
 //! The quick start of the README, to the word: chart, ten lines of YAML, an outage, and what one then sees. And the end: what is left
 //! when the chart is uninstalled.
 
-use std::{fs, time::Instant};
+use std::{fs, process::Command, time::Instant};
 
 use serde_json::Value;
 use support::{
     cluster::{cluster, repository, serve_zone, until},
     postfix::Postfix,
-    tools,
+    program, tools,
     wait::eventually,
 };
+use tempfile::TempDir;
 
 use crate::scene::{HOME, LIMIT, alone, balancer, condition, primary};
 
@@ -18,6 +19,9 @@ const EXAMPLE: &str = "example-org";
 /// Of a relay at rest.
 const MEMORY_BYTES_MAX: u64 = 20_000_000;
 const RELAYS: usize = 2;
+/// Of the first column, now and in an older definition.
+const CURRENT: &str = "First domain that mail is taken for";
+const OLDER: &str = "The first domain";
 
 #[test]
 fn a_chart_and_ten_lines_make_a_backup_mx_whose_mail_outlives_the_chart() {
@@ -29,10 +33,13 @@ fn a_chart_and_ten_lines_make_a_backup_mx_whose_mail_outlives_the_chart() {
     serve_zone(place.address);
 
     let _uninstalled = Uninstalled;
+    cluster.create_namespace(HOME, "restricted");
     let begun = Instant::now();
-    install();
+    let older = older_chart();
+    // In this cluster the tests may have made the definition before, by kubectl.
+    install(&older.path().to_string_lossy());
     println!("helm install --wait took {:.1?}", begun.elapsed());
-    cluster.kubectl(&format!("create namespace {NAMESPACE}"));
+    cluster.create_namespace(NAMESPACE, "restricted");
     let example = fs::read_to_string(repository().join("examples/backupmx-minimal.yaml")).expect("it is there");
     cluster.apply(NAMESPACE, &example);
     until_status("it is ready", |mx| {
@@ -50,6 +57,7 @@ fn a_chart_and_ten_lines_make_a_backup_mx_whose_mail_outlives_the_chart() {
     }
 
     an_outage_is_seen_and_survived(&primary);
+    the_definition_comes_with_the_chart();
     the_mail_outlives_the_chart(&primary);
     cluster.kubectl(&format!("delete --namespace {NAMESPACE} backupmx {EXAMPLE} --timeout=120s"));
     let claims = cluster.get(NAMESPACE, "pvc").unwrap_or_default();
@@ -65,7 +73,11 @@ fn an_outage_is_seen_and_survived(primary: &Postfix) {
     let swaks =
         sender.network.enter(|| tools::swaks(smtp, &["--from", "ann@client.example", "--to", "bob@example.org"]));
     assert_eq!(swaks.code, Some(0), "{swaks}");
-    let many = ["-m", "24", "-s", "4", "-l", "8192", "-f", "ann@client.example", "-t", "bob@example.org"];
+    // What comes before a relay has found out is not counted to the outage.
+    until_status("the outage is known", |mx| {
+        mx["status"]["primary"]["state"] == "Down" && mx["status"]["outages"][0]["from"].is_string()
+    });
+    let many = ["-m", "24", "-s", "16", "-l", "8192", "-f", "ann@client.example", "-t", "bob@example.org"];
     let source = sender.network.enter(|| tools::smtp_source(smtp, &many));
     assert_eq!(source.code, Some(0), "{source}");
     until_status("it keeps the mail", |mx| {
@@ -78,9 +90,7 @@ fn an_outage_is_seen_and_survived(primary: &Postfix) {
         [EXAMPLE, "example.org", "Down", "25", "2/2", "True"]
     );
     assert!(columns[4].ends_with('s') || columns[4].ends_with('m'), "the age of the oldest: {columns:?}");
-    // The sender's own address, not one of the node's.
-    let oldest = until_status("the outage is known", |mx| mx["status"]["outages"][0]["from"].is_string());
-    assert_eq!(condition(&oldest, "Ready")["status"], "True", "a dead primary is what it is for");
+    assert_eq!(condition(&mx(), "Ready")["status"], "True", "a dead primary is what it is for");
 
     primary.start();
     until_status("all is delivered", |mx| {
@@ -90,6 +100,7 @@ fn an_outage_is_seen_and_survived(primary: &Postfix) {
     });
     eventually(LIMIT, "all is in the mailbox", || primary.delivered().len() == 25);
     let mailbox = primary.mailbox();
+    // The sender's own address, not one of the node's.
     let from_sender = format!("[{}]", sender.address);
     let is_told = |content: &[u8]| String::from_utf8_lossy(content).contains(&from_sender);
     assert!(
@@ -123,7 +134,7 @@ fn the_mail_outlives_the_chart(primary: &Postfix) {
     assert_eq!(after, before, "no relay was touched");
     primary.start();
     eventually(LIMIT, "the relays hand over without an operator", || primary.delivered().len() == 27);
-    install();
+    install("CHART");
     until_status("the status has caught up", |mx| {
         mx["status"]["queue"]["messages"] == 0 && condition(mx, "Ready")["status"] == "True"
     });
@@ -140,8 +151,31 @@ impl Drop for Uninstalled {
     }
 }
 
-fn install() {
-    cluster().helm(&format!("install backupmx CHART --namespace {HOME} --create-namespace --wait"));
+fn install(chart: &str) {
+    cluster().helm(&format!("install backupmx {chart} --namespace {HOME} --create-namespace --force-conflicts --wait"));
+}
+
+/// What `helm upgrade` brings, though Helm itself leaves definitions alone.
+fn the_definition_comes_with_the_chart() {
+    let domain = || {
+        cluster().kubectl("get crd backupmxes.backupmx.io --output jsonpath={.spec.versions[0].additionalPrinterColumns[0].description}")
+    };
+    assert_eq!(domain(), OLDER);
+    cluster().helm(&format!("upgrade backupmx CHART --namespace {HOME} --wait"));
+    assert_eq!(domain(), CURRENT);
+}
+
+/// This chart with a definition that says something else in one place.
+fn older_chart() -> TempDir {
+    let folder = TempDir::with_prefix("backupmx-chart-").expect("a temporary folder can be made");
+    let from = repository().join("charts/backupmx/.");
+    let copied = program::run(Command::new("cp").arg("-r").arg(from).arg(folder.path()), LIMIT);
+    assert_eq!(copied.code, Some(0), "{copied}");
+    let file = folder.path().join("files/crd.yaml");
+    let text = fs::read_to_string(&file).expect("the chart has it");
+    assert!(text.contains(CURRENT), "the definition says it otherwise: adapt this test");
+    fs::write(&file, text.replace(CURRENT, OLDER)).expect("our folder is ours");
+    folder
 }
 
 fn mx() -> Value {

@@ -9,13 +9,14 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    DOMAIN,
+    Client, DOMAIN,
     cluster::{Namespace, Neighbour, cluster, repository, until},
     load::{Comparison, Load, Sent},
     netns::Network,
     postfix::Postfix,
     server::Duties,
     trace_field,
+    wait::eventually,
 };
 
 /// For whatever takes some seconds on an idle machine.
@@ -73,7 +74,12 @@ impl Scene {
     #[track_caller]
     fn install(self, chart: &str) -> Self {
         let name = self.name();
-        let values = format!("--set watchNamespace={name} --set crds.install=false");
+        // An older chart, too, gets the images that the node has.
+        let version = env!("CARGO_PKG_VERSION");
+        let values = format!(
+            "--set watchNamespace={name} --set crds.install=false --set resources.requests.cpu=10m \
+             --set image.tag={version} --set relay.image.tag={version}"
+        );
         cluster().helm(&format!("install backupmx {chart} --namespace {name} {values} --wait"));
         self
     }
@@ -102,6 +108,14 @@ impl Scene {
             let is = |kind: &str, status: &str| condition(mx, kind)["status"] == status;
             is("Ready", "True") && is("Progressing", "False") && is("Available", "True")
         });
+        self.until_greeted(self.smtp());
+    }
+
+    /// Waits until the node's rules lead to a relay: they follow what the API server tells after a moment.
+    #[track_caller]
+    pub fn until_greeted(&self, smtp: SocketAddr) {
+        let is_greeted = || self.sender.network.enter(|| Client::hello(smtp).is_ok());
+        eventually(LIMIT, "a greeting", is_greeted);
     }
 
     /// One relay for the domain of the tests.
@@ -112,6 +126,8 @@ impl Scene {
             "primary": { "hosts": [{ "host": self.primary.address().ip().to_string() }] },
             "replicas": 1,
             "storage": { "size": "1Gi" },
+            // Many share one small node, and its scheduler counts what is asked for.
+            "pod": { "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } } },
         })
     }
 

@@ -42,7 +42,7 @@ const SMTP_PORT: u16 = 25;
 const KEEPER: &str = "trap '' HUP INT TERM
 mkdir -p \"$CLUSTER_STATE\"
 exec 9>\"$CLUSTER_STATE/lock\"
-flock 9
+flock -n 9 || { echo 'Waiting until another cluster for tests has ended ...' >&2; flock 9; }
 \"$1/down.sh\" >/dev/null 9>&-
 \"$1/up.sh\" 9>&- || exit 1
 while read -r _; do :; done
@@ -192,8 +192,15 @@ impl Cluster {
     pub fn namespace(&self, prefix: &str) -> Namespace {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("{prefix}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        self.kubectl(&format!("create namespace {name}"));
+        self.create_namespace(&name, "restricted");
         Namespace { name }
+    }
+
+    /// A namespace whose pods are held to this level of Pod Security.
+    #[track_caller]
+    pub fn create_namespace(&self, name: &str, level: &str) {
+        self.kubectl(&format!("create namespace {name}"));
+        self.kubectl(&format!("label namespace {name} pod-security.kubernetes.io/enforce={level}"));
     }
 
     fn network(&self, address: &[&str]) -> Network {

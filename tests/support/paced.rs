@@ -36,6 +36,22 @@ pub struct Met {
     pub deferred: u64,
     /// Connections that ended without a reply.
     pub broken: u64,
+    /// How long senders came.
+    pub lasted: Duration,
+}
+
+impl Met {
+    /// Checks that so many came a second: a machine that could not send them would prove nothing.
+    #[track_caller]
+    pub fn expect_pace(&self, per_second: u32) {
+        let expected = self.lasted.as_secs_f64() * f64::from(per_second);
+        let taken = self.sent.accepted.len();
+        assert!(
+            taken as f64 >= 0.8 * expected,
+            "{taken} messages in {:?}: too few for {per_second} a second",
+            self.lasted
+        );
+    }
 }
 
 /// Senders under way.
@@ -78,10 +94,12 @@ fn pace(load: Load, per_second: u32, to: SocketAddr, stop: &AtomicBool) -> Met {
         let met = Arc::clone(&met);
         senders.push(thread::spawn(move || send_patiently(load, number, to, &met)));
     }
+    let lasted = begun.elapsed();
     for sender in senders {
         sender.join().expect("senders do not panic");
     }
-    std::mem::take(&mut *met.lock().unwrap_or_else(PoisonError::into_inner))
+    let met = std::mem::take(&mut *met.lock().unwrap_or_else(PoisonError::into_inner));
+    Met { lasted, ..met }
 }
 
 fn send_patiently(load: Load, number: u64, to: SocketAddr, met: &Mutex<Met>) {

@@ -33,6 +33,11 @@ rules() { # FILE
     sed '/leases/d' "$1" | grep -o '{apiGroups:.*}' | sort
 }
 
+# One version everywhere: images are tagged with that of Cargo.toml.
+version=$(sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+grep -q "^appVersion: \"$version\"" "$chart/Chart.yaml" || fail "appVersion in $chart/Chart.yaml is not $version, that of Cargo.toml"
+grep -q "backupmx-relay:$version\$" examples/sidecar.yaml || fail "examples/sidecar.yaml names another relay than version $version"
+
 "$helm" lint --quiet --strict "$chart"
 
 render default

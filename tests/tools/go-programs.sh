@@ -26,7 +26,8 @@ begin() {
     name=$1 cost=$2 order=${3:-}
     pins=$(cd "$(dirname "$0")/$name" && pwd)
     # Whatever is pinned, and the script that says how it is built.
-    key=$(cd "$pins" && find . -name 'go.*' -o -name '*.go' | LC_ALL=C sort | xargs cat - "../$script" </dev/null | sha256sum | cut -c 1-16)
+    key=$(cd "$pins" && { find . -name 'go.*' -o -name '*.go' | LC_ALL=C sort | xargs cat; cat "../$script"; echo "$STRIPPED"; } |
+        sha256sum | cut -c 1-16)
     root="$tools/$name-$key"
     print_if_built
     [ "$order" != --find ] || fail "its programs are not in $root: \`make test\` builds them (or run tests/tools/$script)"

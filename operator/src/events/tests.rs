@@ -43,6 +43,8 @@ fn an_outage_is_told_from_its_begin_to_the_last_message() {
     let more = down.clone().all_say(mail(100));
     let returned = well().all_say(mail(100)).all_say(outage(back, None));
     let drained = well().all_say(outage(back, last));
+    let later = |answer: &mut Status| answer.outages[0].from = "2026-11-27T11:00:09Z".into();
+    let noticed_later = more.clone().all_say(later);
     for (from, to, expected) in [
         (&well(), &one_sees_it, vec!["PrimaryDown"]),
         (&one_sees_it, &down, vec![]),
@@ -52,6 +54,7 @@ fn an_outage_is_told_from_its_begin_to_the_last_message() {
         (&returned, &returned.clone().all_say(mail(50)), vec![]),
         (&returned, &drained, vec!["DrainFinished"]),
         (&drained, &well(), vec![]),
+        (&noticed_later, &drained, vec!["PrimaryUp", "DrainFinished"]),
     ] {
         assert_eq!(told(from, to), expected);
     }

@@ -75,7 +75,7 @@ words! {
         Valid,
         /// `Available`: it answers.
         SmtpAnswers,
-        /// `Available`: the Service for senders could not be made.
+        /// `Available`: the Service for senders is not there.
         NoService,
         /// `Available`: the load balancer has no address.
         NoAddress,

@@ -53,7 +53,9 @@ pub fn progressing(facts: &Facts) -> Verdict {
         let names: Vec<_> = facts.leaving.iter().map(|(pod, _)| pod.as_str()).collect();
         return waits(Reason::ScalingIn, format!("To leave as soon as they are empty: {}.", names.join(", ")));
     }
-    Verdict::no(Reason::Complete, format!("{wanted} relays run as wanted."))
+    let unready = named(facts.wanted().filter(|relay| !relay.pod.ready));
+    let unready = if unready.is_empty() { String::new() } else { format!(" Not ready, see `Degraded`: {unready}.") };
+    Verdict::no(Reason::Complete, format!("{wanted} relays are made as wanted.{unready}"))
 }
 
 /// Whether it has lasted too long. What waits for mail to go may take days.

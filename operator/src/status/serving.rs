@@ -69,10 +69,10 @@ pub fn available(facts: &Facts) -> Verdict {
             "No pod of a relay is ready, so nobody answers senders; `Ready` says why.",
         );
     }
-    let service = labels::smtp_name(&facts.plan.name);
-    if facts.applied.findings.iter().any(|finding| finding.is_of("Service", &service)) {
+    if !facts.applied.has_service {
+        let service = labels::smtp_name(&facts.plan.name);
         let message =
-            format!("The Service {service}, by which senders reach relays, could not be made; `Degraded` says why.");
+            format!("The Service {service}, by which senders reach relays, is not there; `Degraded` says why.");
         return Verdict::no(Reason::NoService, message);
     }
     let addresses = facts.applied.addresses.join(", ");

@@ -43,6 +43,7 @@ pub fn well() -> Situation {
             rollout: Some(Rollout { replicas: 2, seen: true, updated: 2 }),
             pods: ordinals.clone().map(pod).collect(),
             claims: ordinals.clone().map(claim).collect(),
+            has_service: true,
             addresses: vec!["203.0.113.7".into()],
             ..Applied::default()
         },

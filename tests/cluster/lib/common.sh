@@ -22,13 +22,7 @@ export KUBECACHEDIR=$RUN/kubectl-cache
 # A forgotten cluster ends itself after this many seconds.
 export CLUSTER_TTL=${CLUSTER_TTL:-10800}
 
-# Built before, outside the clone; their folders are found once and handed down.
-if [ -z "${PROGRAMS:-}" ]; then
-  PROGRAMS=$(env -u KUBEBUILDER_ASSETS "$ROOT/../tools/kubernetes.sh" --find) || exit 1
-  PROGRAMS+=:$("$ROOT/../tools/helm.sh" --find) || exit 1
-fi
-export PROGRAMS
-PATH=$PROGRAMS:$PATH:/usr/sbin:/sbin
+PATH=${PROGRAMS:+$PROGRAMS:}$PATH:/usr/sbin:/sbin
 
 NODE_NAME=k8s-node
 NODE_IP=10.200.0.1              # on the bridge node0, the LAN of the node and its neighbours
@@ -48,6 +42,15 @@ case $- in
     set -o errtrace
     trap 'say "${BASH_SOURCE[0]##*/} line $LINENO failed: $BASH_COMMAND"' ERR ;;
 esac
+
+# Puts the programs on PATH, and on that of whatever is started from here. They were built before, outside the clone.
+find_programs() {
+  [ -z "${PROGRAMS:-}" ] || return 0
+  PROGRAMS=$(env -u KUBEBUILDER_ASSETS "$ROOT/../tools/kubernetes.sh" --find) || exit 1
+  PROGRAMS+=:$("$ROOT/../tools/helm.sh" --find) || exit 1
+  export PROGRAMS
+  PATH=$PROGRAMS:$PATH
+}
 
 # start NAME COMMAND...: run a component in the background.
 # setsid keeps the terminal's Ctrl-C from it.

@@ -100,7 +100,7 @@ import_images() {
     ctr --address "$RUN/containerd.sock" --namespace k8s.io images import "$archive" &
     imports+=($!)
   done
-  wait "${imports[@]}"
+  for archive in "${imports[@]}"; do wait "$archive" || die "an image of $IMAGES cannot be imported"; done
 }
 
 node_is_ready() {
