@@ -51,7 +51,7 @@ cluster-up: ## Bring up a real Kubernetes of one node on this machine, with our 
 cluster-down: ## End it, and remove what it left
 	@tests/cluster/down.sh
 
-demo-kubernetes: ## Watch the same outage on a real Kubernetes: chart, ten lines of YAML, mail kept and delivered (2 minutes after the builds)
+demo-kubernetes: ## Watch the same outage on a real Kubernetes: chart, ten lines of YAML, mail kept and delivered (a minute after the builds)
 	@$(MAKE) --no-print-directory tools
 	@$(TEST_CLUSTER) tests/cluster/images.sh
 	@echo "Building (some minutes the first time) ..."

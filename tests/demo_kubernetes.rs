@@ -74,7 +74,9 @@ impl Story {
         self.cluster.kubectl(&format!("create namespace {NAMESPACE}"));
         let example = fs::read_to_string(repository().join("examples/backupmx-minimal.yaml")).expect("it is there");
         self.cluster.apply(NAMESPACE, &example);
-        self.until("it is ready", |mx| is(mx, "Ready") && is(mx, "Available") && is(mx, "PrimaryReachable"));
+        self.until("it is ready", |mx| {
+            is(mx, "Ready") && is(mx, "Available") && is(mx, "PrimaryReachable") && !is(mx, "Progressing")
+        });
         self.show();
 
         self.primary.stop();
@@ -83,6 +85,7 @@ impl Story {
             .as_str()
             .and_then(|address| address.parse::<std::net::IpAddr>().ok())
             .expect("it has one");
+        self.sender.until_greeted((address, 25).into());
         let sent = self.sender.network.enter(|| LOAD.send((address, 25).into()));
         assert_eq!(sent.accepted.len() as u64, LOAD.messages, "{:?}", sent.refused.first());
         self.until("all are kept", |mx| {

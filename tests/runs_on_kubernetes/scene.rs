@@ -9,14 +9,13 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    Client, DOMAIN,
+    DOMAIN,
     cluster::{Namespace, Neighbour, cluster, repository, until},
     load::{Comparison, Load, Sent},
     netns::Network,
     postfix::Postfix,
     server::Duties,
     trace_field,
-    wait::eventually,
 };
 
 /// For whatever takes some seconds on an idle machine.
@@ -108,14 +107,7 @@ impl Scene {
             let is = |kind: &str, status: &str| condition(mx, kind)["status"] == status;
             is("Ready", "True") && is("Progressing", "False") && is("Available", "True")
         });
-        self.until_greeted(self.smtp());
-    }
-
-    /// Waits until the node's rules lead to a relay: they follow what the API server tells after a moment.
-    #[track_caller]
-    pub fn until_greeted(&self, smtp: SocketAddr) {
-        let is_greeted = || self.sender.network.enter(|| Client::hello(smtp).is_ok());
-        eventually(LIMIT, "a greeting", is_greeted);
+        self.sender.until_greeted(self.smtp());
     }
 
     /// One relay for the domain of the tests.

@@ -38,7 +38,7 @@ fn port_25_answers_while_the_server_beside_the_relay_restarts_20_times() {
     let service =
         until(LIMIT, "it has an address", || Some(scene.get("service/mail")), |service| address(service).is_some());
     let ip: IpAddr = address(&service).expect("it was there");
-    scene.until_greeted((ip, 25).into());
+    scene.sender.until_greeted((ip, 25).into());
 
     let load = Load { messages: 0, bytes: 2048, sessions: 0, seed: 95 };
     let senders = scene.sender.network.enter(|| paced::begin(load, PACE, (ip, 25).into()));

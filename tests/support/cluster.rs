@@ -4,7 +4,7 @@
 use std::{
     env, fs,
     io::{BufRead, BufReader, Write},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -19,11 +19,11 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    DOMAIN,
+    Client, DOMAIN,
     netns::Network,
     port::Port,
     program::{self, Ended},
-    wait::within,
+    wait::{eventually, within},
 };
 
 /// For an order to kubectl or helm. Generous: both may wait for something.
@@ -227,6 +227,12 @@ impl Neighbour {
     /// Its port for mail.
     pub fn smtp(&self) -> Port {
         Port::reserve_at(SocketAddrV4::new(self.address, SMTP_PORT), self.network.clone())
+    }
+
+    /// Waits until a server greets it: the node's rules follow what the API server tells after a moment.
+    #[track_caller]
+    pub fn until_greeted(&self, smtp: SocketAddr) {
+        eventually(ORDER_LIMIT, "a greeting", || self.network.enter(|| Client::hello(smtp).is_ok()));
     }
 }
 
