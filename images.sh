@@ -17,8 +17,9 @@ if [ "${1:-}" = --programs ]; then
     shift
 fi
 profile=${1:-release}
-engine=${ENGINE:-$(command -v docker || command -v podman || command -v buildah)} || $programs_only ||
-    fail "install docker, podman or buildah: one of them makes images of the programs"
+# A docker client without its daemon builds nothing.
+engine=${ENGINE:-$({ docker info >/dev/null 2>&1 && echo docker; } || command -v podman || command -v buildah)} || $programs_only ||
+    fail "install docker (and start it), podman or buildah: one of them makes images of the programs"
 authorities=/etc/ssl/certs/ca-certificates.crt
 [ -f "$authorities" ] || fail "$authorities is missing: install the package ca-certificates"
 
@@ -42,5 +43,6 @@ version=$(sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Car
 for part in relay operator; do
     image=localhost/backupmx-$part:$version
     "$engine" build --file Dockerfile --target "$part" --tag "$image" "$context"
-    echo "$image: $(($(stat -c %s "$context/backupmx-$part" "$context/ca-certificates.crt" | paste -sd +) / 1000000)) MB"
+    bytes=$(cat "$context/backupmx-$part" "$context/ca-certificates.crt" | wc -c)
+    echo "$image: $((bytes / 1000000)) MB"
 done
