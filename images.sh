@@ -2,6 +2,7 @@
 # images.sh [PROFILE]: builds relay and operator as static programs, and from them the images localhost/backupmx-relay and
 # localhost/backupmx-operator, tagged with the version, with docker, podman or buildah (ENGINE says which). Nothing is pulled.
 # images.sh --programs [PROFILE]: only the programs; prints the folder that the Dockerfile takes as its context.
+# images.sh --version: prints the version.
 # PROFILE is one of Cargo.toml: release (the default), or ci, which spares the minutes of LTO.
 set -eu
 cd "$(dirname "$0")"
@@ -11,6 +12,11 @@ fail() {
     exit 1
 }
 
+version=$(sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+if [ "${1:-}" = --version ]; then
+    echo "$version"
+    exit
+fi
 programs_only=false
 if [ "${1:-}" = --programs ]; then
     programs_only=true
@@ -39,7 +45,6 @@ if $programs_only; then
     exit
 fi
 
-version=$(sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 for part in relay operator; do
     image=localhost/backupmx-$part:$version
     "$engine" build --file Dockerfile --target "$part" --tag "$image" "$context"

@@ -13,8 +13,7 @@ use support::{
     cluster::{Cluster, Neighbour, cluster, repository, serve_zone},
     load::{Comparison, Load, Sent},
     postfix::Postfix,
-    server::Duties,
-    trace_field,
+    server::{Delivered, Duties},
     wait::within,
 };
 
@@ -102,13 +101,7 @@ impl Story {
     }
 
     fn verdict(&self, sent: &Sent) -> Comparison {
-        let compare = || {
-            let mailbox = self.primary.mailbox();
-            LOAD.compare(
-                sent,
-                mailbox.iter().map(|mail| (mail.recipient.as_str(), trace_field::split(&mail.content).1)),
-            )
-        };
+        let compare = || LOAD.compare(sent, self.primary.mailbox().iter().map(Delivered::relayed));
         // Postfix puts into the mailbox what it has taken a moment before.
         within(PATIENCE, || Some(compare()).filter(|comparison| comparison.missing.is_empty())).unwrap_or_else(compare)
     }

@@ -139,7 +139,7 @@ fn mail_goes_over_tls_and_in_clear_where_the_handshake_fails() {
         let sent = load.send(relay.smtp());
         server.start();
         let mails = all_delivered(&server, &relay, 50);
-        assert_eq!(load.compare(&sent, mails.iter().map(relayed)), Comparison::default(), "{kind:?}");
+        assert_eq!(load.compare(&sent, mails.iter().map(Delivered::relayed)), Comparison::default(), "{kind:?}");
         let encrypted = mails.iter().filter(|mail| mail.is_encrypted()).count();
         assert_eq!(encrypted, if kind == Kind::OpenSmtpd { 0 } else { 50 }, "{kind:?}: {}", mails[0].trace);
     });
@@ -183,7 +183,7 @@ fn a_server_may_be_restarted_in_mid_drain() {
         assert_ne!(left, 0, "{kind:?}: the drain was over before it stopped: send more messages");
         server.start();
         let mails = all_delivered(&server, &relay, MESSAGES);
-        let comparison = load.compare(&sent, mails.iter().map(relayed));
+        let comparison = load.compare(&sent, mails.iter().map(Delivered::relayed));
         println!("{kind:?}: stopped with {left} left, {} repeated", comparison.repeated);
         assert_eq!(comparison, Comparison { repeated: comparison.repeated, ..Comparison::default() }, "{kind:?}");
         assert!(comparison.repeated <= CONNECTIONS_MAX, "{kind:?}: {} repeated", comparison.repeated);
@@ -201,7 +201,7 @@ fn a_postfix_that_greylists_gets_its_mail_when_the_delay_is_over() {
     let sent = load.send(relay.smtp());
     server.start();
     let mails = all_delivered(&Server::Postfix(server), &relay, MESSAGES);
-    assert_eq!(load.compare(&sent, mails.iter().map(relayed)), Comparison::default());
+    assert_eq!(load.compare(&sent, mails.iter().map(Delivered::relayed)), Comparison::default());
     // At once, and after 0.5, 1.5 and 3.5 s, less or more.
     let asked = greylist.asked();
     assert!((2 * MESSAGES..=5 * MESSAGES).contains(&asked), "asked {asked} times for {MESSAGES} recipients");
@@ -228,9 +228,4 @@ fn all_delivered(server: &Server, relay: &Relay, messages: u64) -> Vec<Delivered
         let are_all = recipients.len() as u64 >= messages;
         are_all.then_some(mails)
     })
-}
-
-/// Recipient, and what follows the relay's own field.
-fn relayed(mail: &Delivered) -> (&str, &[u8]) {
-    (&mail.recipient, trace_field::split(&mail.content).1)
 }

@@ -489,7 +489,8 @@ fn token_in(shape: &Secret, secret: Secret) -> Option<String> {
     String::from_utf8(token.0.clone()).ok().filter(|token| !token.is_empty())
 }
 
-fn hash<K: Serialize>(object: &K) -> u64 {
+/// The same for the same JSON.
+pub fn hash<K: Serialize>(object: &K) -> u64 {
     // What cannot be written at all has no bytes; the request will fail and say so.
     xxh3_64(&serde_json::to_vec(object).unwrap_or_default())
 }

@@ -7,7 +7,6 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     apply::{self, Rollout},
@@ -82,8 +81,7 @@ pub fn claim(claim: &PersistentVolumeClaim) -> apply::Claim {
 /// A Service. It has no generation, so its spec stands for it: the address that a load balancer writes into the status is nothing
 /// to put right.
 pub fn service(service: &Service) -> Live {
-    let spec = serde_json::to_vec(&service.spec).unwrap_or_default();
-    let meta = ObjectMeta { generation: Some(xxh3_64(&spec).cast_signed()), ..service.metadata.clone() };
+    let meta = ObjectMeta { generation: Some(apply::hash(&service.spec).cast_signed()), ..service.metadata.clone() };
     Live { addresses: addresses(service), ..Live::from_meta(&meta) }
 }
 

@@ -8,7 +8,7 @@ main() {
   [ "$(id -u)" = 0 ] || die "run it as root: images are handed to a node that needs root"
   local context version part
   context=$("$REPOSITORY/images.sh" --programs ci)
-  version=$(sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$REPOSITORY/Cargo.toml")
+  version=$("$REPOSITORY/images.sh" --version)
   for part in relay operator; do
     "$ROOT/image.sh" "localhost/backupmx-$part:$version" "$context" --file "$REPOSITORY/Dockerfile" --target "$part"
   done

@@ -1,6 +1,6 @@
 #!/bin/bash
 # mail-server.sh: the image localhost/mail-server:1, a Postfix made from the files of this machine's Debian packages. It stands for
-# "your mail server" in examples/sidecar.yaml. Its settings are its user's to mount at /etc/postfix.
+# "your mail server" in examples/sidecar.yaml. Its settings are its user's to mount, and to name by `postfix -c`.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 

@@ -20,6 +20,7 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+pub use support::resource::{condition, merged};
 use support::{
     fake_relay::{FakeRelay, Fleet, raise_file_limit},
     kubernetes::{
@@ -348,28 +349,6 @@ pub fn spec() -> Value {
         "replicas": 2,
         "storage": { "size": "2Gi" },
     })
-}
-
-/// The condition of this type; null if there is none.
-pub fn condition<'a>(mx: &'a Value, kind: &str) -> &'a Value {
-    let conditions = mx["status"]["conditions"].as_array();
-    conditions.and_then(|all| all.iter().find(|condition| condition["type"] == kind)).unwrap_or(&Value::Null)
-}
-
-/// One document over another, as a merge patch (RFC 7396) does it.
-pub fn merged(mut target: Value, changes: Value) -> Value {
-    match (target.as_object_mut(), changes) {
-        (Some(object), Value::Object(changes)) => {
-            for (key, change) in changes {
-                let before = object.remove(&key).unwrap_or_default();
-                if !change.is_null() {
-                    object.insert(key, merged(before, change));
-                }
-            }
-            target
-        }
-        (_, changes) => changes,
-    }
 }
 
 fn resource() -> ApiResource {

@@ -1,14 +1,14 @@
 //! What changes while relays run is in force on all of them without a restart: settings, certificate, token. Sessions go on.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use support::{Client, Envelope, certificate::Certificate, cluster::cluster, relay::http, wait::within};
 
-use crate::scene::{LIMIT, NAME, Scene};
+use crate::scene::{LIMIT, NAME, Scene, ip_of};
 
 const LETTER: &[u8] = b"Subject: x\r\n\r\nx\r\n";
 const RELAYS: usize = 2;
@@ -88,8 +88,7 @@ fn identities(scene: &Scene) -> Vec<(Value, Value, Value)> {
 /// Where this relay itself takes mail.
 pub fn address(scene: &Scene, ordinal: usize) -> SocketAddr {
     let pod = scene.get(&format!("pod/{NAME}-relay-{ordinal}"));
-    let ip: IpAddr = pod["status"]["podIP"].as_str().and_then(|ip| ip.parse().ok()).expect("the pod has an address");
-    (ip, 2525).into()
+    (ip_of(&pod), 2525).into()
 }
 
 fn hello(scene: &Scene, relay: SocketAddr) -> Client {

@@ -8,14 +8,14 @@ use std::{
 };
 
 use serde_json::{Value, json};
+pub use support::resource::{condition, merged};
 use support::{
     DOMAIN,
     cluster::{Namespace, Neighbour, cluster, repository, until},
     load::{Comparison, Load, Sent},
     netns::Network,
     postfix::Postfix,
-    server::Duties,
-    trace_field,
+    server::{Delivered, Duties},
 };
 
 /// For whatever takes some seconds on an idle machine.
@@ -178,7 +178,7 @@ impl Scene {
     /// How what the primary has got compares with what was sent.
     #[track_caller]
     pub fn compare(&self, load: &Load, sent: &Sent) -> Comparison {
-        compare(&self.primary, load, sent)
+        load.compare(sent, self.primary.mailbox().iter().map(Delivered::relayed))
     }
 
     /// Waits until the primary has all that was accepted, as it was sent. Some may have come twice.
@@ -204,9 +204,7 @@ impl Scene {
     #[track_caller]
     pub fn relay_status(&self, ordinal: usize) -> Value {
         let pod = self.get(&format!("pod/{NAME}-relay-{ordinal}"));
-        let ip: IpAddr =
-            pod["status"]["podIP"].as_str().and_then(|ip| ip.parse().ok()).expect("the pod has an address");
-        let page = self.node().enter(|| support::relay::http::get((ip, 9125).into(), "/status", None));
+        let page = self.node().enter(|| support::relay::http::get((ip_of(&pod), 9125).into(), "/status", None));
         serde_json::from_str(&page.body).expect("a status is JSON")
     }
 }
@@ -222,10 +220,10 @@ pub fn primary(place: &Neighbour) -> Postfix {
     Postfix::prepare_at(place.smtp(), &Duties::default())
 }
 
-/// The condition of this type; null if there is none.
-pub fn condition<'a>(mx: &'a Value, kind: &str) -> &'a Value {
-    let conditions = mx["status"]["conditions"].as_array();
-    conditions.and_then(|all| all.iter().find(|condition| condition["type"] == kind)).unwrap_or(&Value::Null)
+/// The address of a pod.
+#[track_caller]
+pub fn ip_of(pod: &Value) -> IpAddr {
+    pod["status"]["podIP"].as_str().and_then(|ip| ip.parse().ok()).expect("the pod has an address")
 }
 
 /// Where the load balancer of this resource takes mail.
@@ -233,28 +231,6 @@ pub fn condition<'a>(mx: &'a Value, kind: &str) -> &'a Value {
 pub fn balancer(mx: &Value) -> SocketAddr {
     let address = mx["status"]["addresses"][0].as_str().and_then(|address| address.parse::<IpAddr>().ok());
     (address.unwrap_or_else(|| panic!("no address in {:#}", mx["status"])), 25).into()
-}
-
-#[track_caller]
-pub fn compare(primary: &Postfix, load: &Load, sent: &Sent) -> Comparison {
-    let mailbox = primary.mailbox();
-    load.compare(sent, mailbox.iter().map(|mail| (mail.recipient.as_str(), trace_field::split(&mail.content).1)))
-}
-
-/// One document over another, as a merge patch (RFC 7396) does it.
-pub fn merged(mut under: Value, over: Value) -> Value {
-    match (&mut under, over) {
-        (Value::Object(under), Value::Object(over)) => {
-            for (key, value) in over {
-                let there = under.remove(&key).unwrap_or_default();
-                if !value.is_null() {
-                    under.insert(key, merged(there, value));
-                }
-            }
-            Value::Object(std::mem::take(under))
-        }
-        (_, over) => over,
-    }
 }
 
 /// Makes the cluster know the kind, as an earlier installation that was removed has left it. The quick start finds it so, too, if it is

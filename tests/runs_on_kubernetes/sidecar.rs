@@ -6,7 +6,8 @@ use serde_json::Value;
 use support::{
     cluster::{cluster, repository, until},
     load::Load,
-    paced, server, trace_field,
+    paced,
+    server::{self, Delivered},
     wait::within,
 };
 
@@ -54,26 +55,15 @@ fn port_25_answers_while_the_server_beside_the_relay_restarts_20_times() {
         thread::sleep(BETWEEN_RESTARTS);
     }
     let met = senders.stop();
-    println!(
-        "in {RESTARTS} restarts: {} messages taken, {} told to come later, {} connections broken, {} refused",
-        met.sent.accepted.len(),
-        met.deferred,
-        met.broken,
-        met.unconnected.len()
-    );
+    println!("in {RESTARTS} restarts: {met}");
     assert_eq!(met.unconnected, Vec::<String>::new());
     met.expect_pace(PACE);
     assert_eq!((met.deferred, met.broken, met.sent.unanswered), (0, 0, 0));
     assert_eq!(relay_of(&scene.get("pod/mail-0"))["restartCount"], 0);
 
     let folder = mailbox(&scene);
-    let compare = || {
-        let mailbox = server::maildir(&folder, "X-Original-To: ");
-        load.compare(
-            &met.sent,
-            mailbox.iter().map(|mail| (mail.recipient.as_str(), trace_field::split(&mail.content).1)),
-        )
-    };
+    let compare =
+        || load.compare(&met.sent, server::maildir(&folder, "X-Original-To: ").iter().map(Delivered::relayed));
     let all = within(LIMIT, || {
         let comparison = compare();
         thread::sleep(Duration::from_secs(1));

@@ -1,6 +1,6 @@
 //! What a cluster can refuse or lack: `kubectl get backupmx` and its conditions tell it in a sentence, and nobody tries without pause.
 
-use std::{net::IpAddr, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use serde_json::{Value, json};
 use support::{
@@ -8,7 +8,7 @@ use support::{
     relay::http,
 };
 
-use crate::scene::{LIMIT, Scene, condition, merged};
+use crate::scene::{LIMIT, Scene, condition, ip_of, merged};
 
 /// While nothing changes the operator looks again from time to time, not all the time.
 const RECONCILES_IN_QUIET_MAX: f64 = 30.0;
@@ -95,8 +95,7 @@ fn what_the_cluster_cannot_do_is_told_in_a_sentence_and_tried_with_patience() {
 
 fn reconciles(scene: &Scene) -> f64 {
     let pods = scene.get("pods --selector=app.kubernetes.io/component=operator");
-    let ip: IpAddr =
-        pods["items"][0]["status"]["podIP"].as_str().and_then(|ip| ip.parse().ok()).expect("it has an address");
+    let ip = ip_of(&pods["items"][0]);
     let page = scene.node().enter(|| http::get((ip, 9126).into(), "/metrics", None)).body;
     let of_it = |line: &&str| line.starts_with("backupmx_operator_reconciles_total");
     page.lines().filter(of_it).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()

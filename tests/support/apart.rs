@@ -2,7 +2,6 @@
 //! finds its users and folders where it was built to look for them. The machine itself has neither.
 
 use std::{
-    env,
     fs::{self, File},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
@@ -12,7 +11,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::wait::within;
+use crate::{tools, wait::within};
 
 /// From SIGTERM to the end of a server.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -109,9 +108,7 @@ pub(crate) fn give(from: &Path, to: &Path, user: u32) {
 }
 
 fn unpacked(package: &str) -> PathBuf {
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
-    let folder = cache.expect("HOME or XDG_CACHE_HOME is set").join("backupmx/servers").join(package);
+    let folder = tools::cache().join("servers").join(package);
     assert!(folder.is_dir(), "{} is missing: `make test` as root fetches it", folder.display());
     fs::canonicalize(&folder).expect("a folder has a path")
 }

@@ -23,6 +23,7 @@ use crate::{
     netns::Network,
     port::Port,
     program::{self, Ended},
+    tools,
     wait::{eventually, within},
 };
 
@@ -311,7 +312,5 @@ fn expect_success(program: &str, words: &str, ended: Ended) -> String {
 }
 
 fn state() -> PathBuf {
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
-    cache.expect("HOME or XDG_CACHE_HOME is set").join("backupmx/test-cluster")
+    tools::cache().join("test-cluster")
 }

@@ -30,6 +30,7 @@ pub mod program;
 pub mod readers;
 pub mod reading;
 pub mod relay;
+pub mod resource;
 pub mod runtime;
 pub mod server;
 pub mod simulated_disk;

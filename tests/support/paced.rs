@@ -3,7 +3,7 @@
 //! 4.5.4.1 asks of it.
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -51,6 +51,17 @@ impl Met {
             "{taken} messages in {:?}: too few for {per_second} a second",
             self.lasted
         );
+    }
+}
+
+impl fmt::Display for Met {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, unconnected, deferred, broken, .. } = self;
+        let (taken, refused) = (sent.accepted.len(), unconnected.len());
+        write!(
+            f,
+            "{taken} messages taken, {deferred} told to come later, {broken} connections broken, {refused} refused"
+        )
     }
 }
 

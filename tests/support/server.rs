@@ -56,6 +56,16 @@ pub struct Delivered {
     pub content: Vec<u8>,
 }
 
+impl Delivered {
+    /// Recipient, and what follows the relay's own field: what [`crate::load::Load::compare`] asks for.
+    ///
+    /// # Panics
+    /// If no relay's field stands on top.
+    pub fn relayed(&self) -> (&str, &[u8]) {
+        (&self.recipient, trace_field::split(&self.content).1)
+    }
+}
+
 impl Server {
     /// Prepares one; it does not run yet.
     pub fn prepare(kind: Kind, duties: &Duties) -> Self {

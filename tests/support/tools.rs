@@ -1,7 +1,7 @@
 //! Foreign programs: swaks and Postfix's smtp-source send mail, libfaketime sets clocks.
 
 use std::{
-    fs,
+    env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -12,6 +12,13 @@ use crate::program::{self, Ended};
 
 /// For a run of either. Thousands of messages take seconds.
 const RUN_LIMIT: Duration = Duration::from_secs(120);
+
+/// The folder outside the clone that keeps what was built or fetched once.
+pub fn cache() -> PathBuf {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
+    cache.expect("HOME or XDG_CACHE_HOME is set").join("backupmx")
+}
 
 /// Runs `swaks` with these arguments against a server.
 #[track_caller]

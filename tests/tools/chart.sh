@@ -34,7 +34,7 @@ rules() { # FILE
 }
 
 # One version everywhere: images are tagged with that of Cargo.toml.
-version=$(sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+version=$(./images.sh --version)
 grep -q "^appVersion: \"$version\"" "$chart/Chart.yaml" || fail "appVersion in $chart/Chart.yaml is not $version, that of Cargo.toml"
 grep -q "backupmx-relay:$version\$" examples/sidecar.yaml || fail "examples/sidecar.yaml names another relay than version $version"
 
