@@ -142,7 +142,10 @@ pub struct BackupMxSpec {
     pub hostname: String,
     /// The mail server that owns the mailboxes: where it is, how it is watched, how mail is handed over.
     pub primary: Primary,
-    /// What happens to mail that comes in while the primary answers. Queue: it is accepted, stored, and delivered at once. Default: Queue.
+    /// What happens to mail that comes in while the primary answers. PassThrough: the primary is asked while the sender waits, and its
+    /// verdict on recipients and content is what the sender hears; nothing is kept here, unless the primary fails in the middle of it.
+    /// Queue: mail is accepted, stored, and delivered at once; what the primary then refuses is held here, and its sender never hears of
+    /// it. Default: PassThrough.
     #[serde(default)]
     pub when_primary_up: WhenPrimaryUp,
     /// What happens to recipients of whom nothing is known.
@@ -199,7 +202,7 @@ fn two() -> i32 {
 /// Defaults that the API server writes into the resource, so that people see what they decided without saying so. All others belong to
 /// the relay and are told in the descriptions: written into every resource, they could never be improved.
 const SHOWN_DEFAULTS: [(&str, &str); 9] = [
-    ("spec.whenPrimaryUp", r#""Queue""#),
+    ("spec.whenPrimaryUp", r#""PassThrough""#),
     ("spec.primary.hosts[].port", "25"),
     ("spec.primary.tls.caSecretRef.key", r#""ca.crt""#),
     ("spec.replicas", "2"),
@@ -367,9 +370,10 @@ mod tests {
     fn what_is_written_into_the_resource_is_also_what_an_absent_field_means() {
         let spec = |text: &str| serde_saphyr::from_str::<BackupMxSpec>(text).unwrap();
         let short = spec("{domains: [a.example], hostname: mx, primary: {hosts: [{host: mx1}]}}");
-        assert_eq!((short.replicas, short.primary.hosts[0].port), (2, 25));
+        assert_eq!(short.replicas, 2);
+        assert_eq!((short.primary.hosts[0].port, short.primary.hosts[0].xclient), (25, false));
         assert_eq!(short.service.type_, ServiceType::LoadBalancer);
         assert_eq!(short.deletion_policy, DeletionPolicy::WaitForEmptyQueue);
-        assert_eq!(short.when_primary_up, WhenPrimaryUp::Queue);
+        assert_eq!(short.when_primary_up, WhenPrimaryUp::PassThrough);
     }
 }

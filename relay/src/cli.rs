@@ -138,7 +138,7 @@ pub struct Flags {
     /// What the key `cordoned` calls this relay [default: this machine's name].
     #[arg(long, env = "BACKUPMX_NAME", value_name = "NAME", global = true, hide_env_values = true)]
     pub name: Option<String>,
-    /// What happens to mail that comes in while the primary answers [default: Queue].
+    /// What happens to mail that comes in while the primary answers [default: PassThrough].
     #[arg(long, env = "BACKUPMX_WHEN_PRIMARY_UP", value_name = "WHAT", global = true, hide_env_values = true)]
     pub when_primary_up: Option<WhenPrimaryUpFlag>,
     /// Folder for the spool; made if missing, used by one relay at a time.
@@ -250,6 +250,9 @@ pub enum LogFormat {
 /// `WhenPrimaryUp` as a flag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum WhenPrimaryUpFlag {
+    /// Ask the primary during the session: its verdict is what senders hear, and nothing is kept unless it fails.
+    #[value(name = "PassThrough", alias = "pass-through")]
+    PassThrough,
     /// Accept, store, deliver at once.
     #[value(name = "Queue", alias = "queue")]
     Queue,
@@ -274,9 +277,11 @@ impl Flags {
         if !self.primaries.is_empty() {
             document.primary.hosts.clone_from(&self.primaries);
         }
-        if let Some(WhenPrimaryUpFlag::Queue) = self.when_primary_up {
-            document.when_primary_up = WhenPrimaryUp::Queue;
-        }
+        document.when_primary_up = match self.when_primary_up {
+            None => document.when_primary_up,
+            Some(WhenPrimaryUpFlag::PassThrough) => WhenPrimaryUp::PassThrough,
+            Some(WhenPrimaryUpFlag::Queue) => WhenPrimaryUp::Queue,
+        };
         if let Some(hostname) = &self.hostname {
             document.hostname.clone_from(hostname);
         } else if document.hostname.is_empty() {
@@ -337,7 +342,11 @@ fn host(text: &str) -> Result<Host, String> {
         _ => (text, backupmx_relay_api::port::SMTP_DELIVERY),
     };
     let host = host.trim_matches(['[', ']']);
-    if host.is_empty() { Err("a host name is missing".into()) } else { Ok(Host { host: host.to_owned(), port }) }
+    if host.is_empty() {
+        Err("a host name is missing".into())
+    } else {
+        Ok(Host { host: host.to_owned(), port, xclient: false })
+    }
 }
 
 #[cfg(test)]
@@ -361,7 +370,7 @@ mod tests {
             ("[2001:db8::1]", "2001:db8::1", 25),
             ("2001:db8::1", "2001:db8::1", 25),
         ] {
-            assert_eq!(host(text), Ok(Host { host: name.into(), port }), "{text}");
+            assert_eq!(host(text), Ok(Host { host: name.into(), port, xclient: false }), "{text}");
         }
         for text in ["", ":25", "mx1:x", "mx1:99999"] {
             assert!(host(text).is_err(), "{text:?} was taken");

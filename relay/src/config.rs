@@ -138,6 +138,7 @@ pub fn check(document: Document) -> Result<Config, ConfigError> {
     check_probe(&document)?;
     check_delivery(&document)?;
     check_refusals_and_retention(&document)?;
+    check_pass_through(&document)?;
     check_limits(&document)?;
     let maintenance = maintenance(document.primary.maintenance.as_ref())?;
     let networks = |key, texts: &[String]| {
@@ -174,7 +175,7 @@ fn check_names(document: &Document) -> Result<(), ConfigError> {
             format!("{hostname:?} is no host name; write the name in our MX record (--hostname mx2.example.org)"),
         );
     }
-    if let Some(Host { host, port }) = primary.hosts.iter().find(|host| !is_host(&host.host) || host.port == 0) {
+    if let Some(Host { host, port, .. }) = primary.hosts.iter().find(|host| !is_host(&host.host) || host.port == 0) {
         return refuse(
             "primary.hosts",
             format!("{host:?} with port {port} is no host; write for instance mx1.example.org and 25"),
@@ -251,6 +252,15 @@ fn check_refusals_and_retention(document: &Document) -> Result<(), ConfigError> 
     within("primary.breaker.secondLookAfter", primary.breaker.second_look_after, "100ms", "1d")?;
     within("retention.queue", retention.queue, "1s", "3650d")?;
     within("retention.undeliverable", retention.undeliverable, "1s", "3650d")
+}
+
+fn check_pass_through(document: &Document) -> Result<(), ConfigError> {
+    let patience = &document.pass_through;
+    // Senders wait 5 minutes for RCPT and 2 for DATA (RFC 5321 section 4.5.3.2), 10 for the final dot.
+    within("passThrough.stall", patience.stall, "100ms", "100s")?;
+    within("passThrough.finalDot", patience.final_dot, "100ms", "9m")?;
+    within("passThrough.slowAfter", patience.slow_after, "100ms", "1h")?;
+    within("passThrough.freeConnection", patience.free_connection, "0s", "60s")
 }
 
 fn check_limits(document: &Document) -> Result<(), ConfigError> {
@@ -350,6 +360,7 @@ primary:
                 "primary:\n  maintenance: {from: 2026-12-24T22:00:00Z, until: 2026-12-24T22:00:00Z}",
                 "primary.maintenance.until",
             ),
+            ("primary:", "passThrough: {stall: 5m}\nprimary:", "passThrough.stall"),
             ("primary:", "retention: {queue: 0s}\nprimary:", "retention.queue"),
         ] {
             assert!(GOOD.contains(from), "{from}");

@@ -5,6 +5,7 @@
 
 pub mod mail;
 pub mod smtp;
+pub mod pass_through;
 pub mod policy;
 pub mod spool;
 pub mod queue;

@@ -7,13 +7,23 @@ use prometheus::{
     TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
 
-use crate::{smtp::certificates::Described, spool::Counts, status::Parts};
+use crate::{pass_through::Why, smtp::certificates::Described, spool::Counts, status::Parts};
 
 /// All metrics of one relay.
 pub struct Metrics {
     registry: Registry,
     /// Messages answered with 250 and kept.
     pub accepted: IntCounter,
+    /// Messages that the primary took while their sender waited.
+    pub passed: IntCounter,
+    /// Messages kept though mail passes through, by `reason` (`pass_through::Why`).
+    pub pass_kept: IntCounterVec,
+    /// What the primary said to mail that passes through, by `step` and `class`.
+    pub pass_verdicts: IntCounterVec,
+    /// Refusals that judge us.
+    pub pass_judged: IntCounter,
+    /// How long senders waited for the primary.
+    pub pass_wait_seconds: Histogram,
     /// Messages of which the last recipient was delivered.
     pub delivered: IntCounter,
     /// Attempts after which somebody waits on.
@@ -53,6 +63,8 @@ struct AtScrape {
 
 /// From an answer on the same machine to a time-out.
 const PROBE_BUCKETS_SECONDS: [f64; 8] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 5.0, 10.0];
+/// From a primary on the same machine to one that scans for as long as we wait.
+const WAIT_BUCKETS_SECONDS: [f64; 10] = [0.0005, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0, 20.0, 60.0, 240.0];
 /// From a fast local disk to network storage in trouble.
 const SYNC_BUCKETS_SECONDS: [f64; 10] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0];
 
@@ -64,6 +76,45 @@ impl Metrics {
             accepted: register(
                 &registry,
                 IntCounter::new(metric::MESSAGES_ACCEPTED_TOTAL, "Messages answered with 250 and kept"),
+            )?,
+            passed: register(
+                &registry,
+                IntCounter::new(
+                    metric::MESSAGES_PASSED_TOTAL,
+                    "Messages that the primary took while their sender waited, never kept here",
+                ),
+            )?,
+            pass_kept: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(metric::PASS_THROUGH_KEPT_TOTAL, "Messages kept though mail passes through, by why"),
+                    &["reason"],
+                ),
+            )?,
+            pass_verdicts: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        metric::PASS_THROUGH_VERDICTS_TOTAL,
+                        "What the primary said to mail that passes through, by step and class of reply",
+                    ),
+                    &["step", "class"],
+                ),
+            )?,
+            pass_judged: register(
+                &registry,
+                IntCounter::new(
+                    metric::PASS_THROUGH_JUDGED_TOTAL,
+                    "Refusals of the primary that judge this relay and not the mail; senders heard 451",
+                ),
+            )?,
+            pass_wait_seconds: register(
+                &registry,
+                histogram(
+                    metric::PASS_THROUGH_WAIT_SECONDS,
+                    "How long senders of messages that passed waited for the primary, from RCPT to its verdict",
+                    &WAIT_BUCKETS_SECONDS,
+                ),
             )?,
             delivered: register(
                 &registry,
@@ -116,6 +167,9 @@ impl Metrics {
             at_scrape: AtScrape::register(&registry)?,
             registry,
         };
+        for why in Why::ALL {
+            metrics.pass_kept.with_label_values(&[why.label()]);
+        }
         let version = Opts::new(metric::BUILD_INFO, "Always 1").const_label("version", env!("CARGO_PKG_VERSION"));
         register(&metrics.registry, IntGauge::with_opts(version))?.set(1);
         metrics.registry.register(Box::new(ProcessCollector::for_self()))?;

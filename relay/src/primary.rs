@@ -3,6 +3,7 @@
 
 mod gate;
 pub mod hold;
+mod judged;
 pub mod maintenance;
 pub mod mirror;
 pub mod monitor;
@@ -33,6 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     hold::{Hold, Order},
+    judged::Judged,
     maintenance::Maintenance,
     mirror::Mirror,
     monitor::{Finding, Moment, Monitor},
@@ -80,6 +82,9 @@ pub struct Primary {
     writes: TaskTracker,
     /// What a person should hear of a host, by its name: it is ourselves, or its encryption has lapsed.
     alarms: Mutex<BTreeMap<String, String>>,
+    /// The same for a host that should take XCLIENT and does not.
+    xclient_refused: Mutex<BTreeMap<String, String>>,
+    judged: Mutex<Judged>,
     /// How often it has come back after having been away.
     returns: watch::Sender<u64>,
     /// The probing task should look at its plans again.
@@ -138,6 +143,8 @@ impl Primary {
             seen_from: Mutex::default(),
             writes: TaskTracker::new(),
             alarms: Mutex::default(),
+            xclient_refused: Mutex::default(),
+            judged: Mutex::default(),
             returns: watch::Sender::new(0),
             replan: Notify::new(),
             moved: Notify::new(),
@@ -405,13 +412,20 @@ impl Primary {
         };
         let egress_address = monitor.host.as_deref().and_then(|host| self.egress_address(host));
         let last_probe = monitor.found_at.map(|found| found.clock.to_string());
-        status::Primary { state, since, last_probe, reason, host: monitor.host.clone(), egress_address }
+        let judges = self.judges();
+        status::Primary { state, since, last_probe, reason, host: monitor.host.clone(), egress_address, judges }
     }
 
     /// What a person should look at, a sentence each.
     pub fn problems(&self) -> Vec<String> {
         let mut problems: Vec<_> = lock(&self.alarms).values().map(shown).collect();
+        problems.extend(lock(&self.xclient_refused).values().cloned());
         problems.extend(self.settings().caller.problem().map(shown));
+        if let Some(status::Judges { reason, .. }) = self.judges() {
+            problems.push(format!(
+                "PrimaryJudgesUs: the primary refuses mail because this relay brings it ({reason}), so senders hear 451. Let it trust the relay's address (docs/trust.md)."
+            ));
+        }
         if self.loops_back() {
             problems.push(
                 "PrimaryLoopsBack: the primary sends mail back that it got from here, and hears 451; nothing more is handed over for an hour. Mend its route for this domain, then resume the drain.".into(),

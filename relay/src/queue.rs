@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backupmx_relay_api::config::Delivery;
+use backupmx_relay_api::config::{Delivery, WhenPrimaryUp};
 use tokio::sync::{Notify, futures::Notified};
 
 use self::{
@@ -46,13 +46,15 @@ struct Core {
     rate: Rate,
     places: Places,
     places_max: usize,
+    /// Those of them that the drain leaves to mail whose sender waits.
+    places_left: usize,
     /// After a connection that could not be made: not at once again, whatever the pace says, unless there is news.
     no_connect_before: Option<Instant>,
 }
 
 impl Queue {
     /// Empty, with the configured intervals and bounds.
-    pub fn new(delivery: &Delivery) -> Self {
+    pub fn new(delivery: &Delivery, when_primary_up: WhenPrimaryUp) -> Self {
         let places_max = delivery.max_connections as usize;
         let scheduler = Scheduler::new(backoff(delivery), delivery.order);
         let pace = Pace::new(places_max, delivery.remember_limit.0);
@@ -62,6 +64,7 @@ impl Queue {
             rate: Rate::default(),
             places: Places::default(),
             places_max,
+            places_left: places_left(places_max, when_primary_up),
             no_connect_before: None,
         };
         Self { core: Mutex::new(core), changed: Notify::new() }
@@ -69,12 +72,13 @@ impl Queue {
 
     /// Other intervals and bounds from now on. Connections beyond them end after their message.
     /// `is_other_primary`: then what the pace found out of the one before is forgotten.
-    pub fn reconfigure(&self, delivery: &Delivery, is_other_primary: bool) {
+    pub fn reconfigure(&self, delivery: &Delivery, when_primary_up: WhenPrimaryUp, is_other_primary: bool) {
         let (connections_max, remember_limit) = (delivery.max_connections as usize, delivery.remember_limit.0);
         {
             let mut core = self.core();
             core.scheduler.reconfigure(backoff(delivery), delivery.order);
             core.places_max = connections_max;
+            core.places_left = places_left(connections_max, when_primary_up);
             if is_other_primary {
                 core.pace = Pace::new(connections_max, remember_limit);
                 core.no_connect_before = None;
@@ -179,15 +183,31 @@ impl Queue {
     /// A place for one more connection, if more is due than those without work will take, and the pace allows it.
     pub fn may_connect(self: &Arc<Self>, now: Instant) -> Option<Place> {
         let mut core = self.core();
-        let Core { scheduler, pace, places, places_max, no_connect_before, .. } = &mut *core;
+        let Core { scheduler, pace, places, places_max, places_left, no_connect_before, .. } = &mut *core;
         // Asked in any case: it is what makes due what was deferred until now.
         let has_work = scheduler.due(now) > places.connecting + places.idle;
         if no_connect_before.is_some_and(|before| now < before) {
             return None;
         }
-        let may = has_work && places.paced() < pace.allowed() && places.all() < *places_max;
+        let is_room = places.all() < *places_max && places.draining() < *places_max - *places_left;
+        let may = has_work && places.paced() < pace.allowed() && is_room;
         drop(core);
-        may.then(|| Place::take(self.clone(), now))
+        may.then(|| Place::take(self.clone(), Doing::Connecting, now))
+    }
+
+    /// A place for a connection that is to carry mail whose sender waits.
+    pub fn may_pass(self: &Arc<Self>, now: Instant) -> Option<Place> {
+        let core = self.core();
+        let is_too_soon = core.no_connect_before.is_some_and(|before| now < before);
+        let may = !is_too_soon && core.places.all() < core.places_max.min(core.pace.connections_max(now));
+        drop(core);
+        may.then(|| Place::take(self.clone(), Doing::Opening, now))
+    }
+
+    /// Whether a connection could not be made a moment ago, and no other one is served.
+    pub fn has_just_failed(&self, now: Instant) -> bool {
+        let core = self.core();
+        core.no_connect_before.is_some_and(|before| now < before) && core.places.served() == 0
     }
 
     /// An attempt ended now, `took` after it began. Said before its outcome is recorded: the disk's time is not the primary's.
@@ -214,9 +234,9 @@ impl Queue {
         self.core().scheduler.waiting()
     }
 
-    /// Connections to the primary.
+    /// Connections to the primary over which the queue goes.
     pub fn connections(&self) -> usize {
-        self.core().places.all()
+        self.core().places.draining()
     }
 
     /// Connections that the primary's answers allow.
@@ -240,6 +260,14 @@ impl Queue {
     }
 }
 
+/// A quarter, rounded down: of a single connection or two nothing can be left.
+fn places_left(places_max: usize, when_primary_up: WhenPrimaryUp) -> usize {
+    match when_primary_up {
+        WhenPrimaryUp::PassThrough => places_max / 4,
+        WhenPrimaryUp::Queue => 0,
+    }
+}
+
 fn backoff(delivery: &Delivery) -> Backoff {
     Backoff { first: delivery.retry_interval.0, longest: delivery.retry_interval_max.0 }
 }
@@ -251,7 +279,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn with_due(messages: usize, max_connections: u32) -> (Arc<Queue>, Instant) {
-        let queue = Arc::new(Queue::new(&Delivery { max_connections, ..Delivery::default() }));
+        let queue = Arc::new(Queue::new(&Delivery { max_connections, ..Delivery::default() }, WhenPrimaryUp::Queue));
         (0..messages).for_each(|_| spool(&queue));
         (queue, Instant::now())
     }
@@ -349,6 +377,33 @@ mod tests {
             places.push(place);
         }
         assert!(queue.may_connect(now).is_none(), "the primary's limit holds for all of them");
+    }
+
+    #[test]
+    fn mail_that_passes_through_shares_the_connections_and_the_drain_leaves_it_a_quarter() {
+        let (queue, now) = with_due(100, 8);
+        queue.reconfigure(&Delivery { max_connections: 8, ..Delivery::default() }, WhenPrimaryUp::PassThrough, false);
+        let drain = working(&queue, 6, now);
+        queue.answered(MS, Answer::Taken, now);
+        assert!(queue.may_connect(now).is_none(), "two are left");
+        let passing: Vec<_> = std::iter::from_fn(|| queue.may_pass(now)).collect();
+        assert_eq!((passing.len(), queue.connections()), (2, 6));
+        drop(drain);
+        let more: Vec<_> = std::iter::from_fn(|| queue.may_pass(now)).collect();
+        assert_eq!(more.len(), 6);
+        assert!(queue.may_connect(now).is_none(), "all are in use");
+    }
+
+    #[test]
+    fn mail_that_passes_through_keeps_to_what_the_primary_was_found_to_take() {
+        let (queue, now) = with_due(20, 20);
+        let _drain = working(&queue, 3, now);
+        let mut passing = queue.may_pass(now).expect("there is room");
+        passing.turn_to(Doing::Passing);
+        let one_more = queue.may_pass(now).expect("nothing is known against it");
+        assert!(!one_more.turned_away(now), "four are served");
+        drop(one_more);
+        assert!(queue.may_pass(now + 2 * CONNECT_RETRY).is_none(), "it takes three, and there are four");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use backupmx_relay_api::status::{
-    Account, Breaker, Capabilities, Clients, Drain, DrainState, Outage, Primary, Queue, Spool, Status,
+    Account, Breaker, Capabilities, Clients, Drain, DrainState, Judges, Outage, Primary, Queue, Spool, Status,
 };
 
 /// Often enough for people who watch numbers, seldom enough for all who are told of each change.
@@ -107,7 +107,8 @@ fn state(status: &Status) -> Status {
         capabilities,
         problems,
     } = status.clone();
-    let Primary { state, since, last_probe: _, reason, host, egress_address: _ } = primary;
+    let Primary { state, since, last_probe: _, reason, host, egress_address: _, judges } = primary;
+    let judges = judges.map(|Judges { since, reason }| Judges { since, reason: shape(&reason) });
     let Drain { hold, breaker, state: _, messages_per_second: _, connections: _, .. } = drain;
     let Spool { writable, quarantined, bytes: _, free_bytes: _ } = spool;
     let Clients { only, sessions: _, addresses: _ } = clients;
@@ -123,7 +124,7 @@ fn state(status: &Status) -> Status {
         config_generation,
         revision: 0,
         started_at,
-        primary: Primary { state, since, last_probe: None, reason: shape(&reason), host, egress_address: None },
+        primary: Primary { state, since, last_probe: None, reason: shape(&reason), host, egress_address: None, judges },
         queue: Queue { messages: 0, bytes: 0, oldest: None, held: 0 },
         drain: Drain {
             state: DrainState::Idle,
@@ -192,6 +193,7 @@ mod tests {
                 reason: "mx1:25 answers".into(),
                 host: Some("mx1:25".into()),
                 egress_address: None,
+                judges: None,
             },
             queue: Queue { messages: 0, bytes: 0, oldest: None, held: 0 },
             drain: Drain {

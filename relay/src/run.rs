@@ -23,6 +23,7 @@ use crate::{
     delivery::{Drain, Lately, encryption::Encryption, hop::Caller},
     metrics::Metrics,
     observe::{self, Observe},
+    pass_through::PassThrough,
     poll::{self, News},
     primary::Primary,
     queue::{Queue, scheduler::Lane},
@@ -159,6 +160,7 @@ pub async fn run(
     let (watching, probing) = (stop.clone(), primary.clone());
     tasks.spawn(async move { probing.watch(&watching).await });
     tasks.spawn(Arc::new(drain(&parts)).run(stop.clone()));
+    tasks.spawn(hall.door.pass_through.clone().run(stop.clone()));
     let clock_file = SmallFile::new(&data, retention::CLOCK_FILE, "the clock by which mail grows old");
     let (spool, queue) = (parts.spool.clone(), parts.queue.clone());
     tasks.spawn(Keeper::new(spool, queue, parts.running.clone(), clock_file).run(stop.clone()));
@@ -202,13 +204,16 @@ fn assemble(
         rot: Box::new(move |parts| quarantined.inc_by(parts)),
     };
     let (spool, waiting) = Spool::open(Arc::new(RealDisk::new(data)), watchers)?;
-    let queue = Arc::new(Queue::new(&config.document.primary.delivery));
+    let queue = Arc::new(Queue::new(&config.document.primary.delivery, config.document.when_primary_up));
     spool.damages().0.iter().for_each(|damage| tracing::warn!("{damage}"));
     waiting.into_iter().for_each(|(id, flow)| queue.spooled(id, flow, Lane::Backlog));
     let primary = Arc::new(Primary::new(&config, caller, queue.clone(), metrics.clone(), data));
     primary.recount_outage(&spool);
     let clients = Arc::new(Clients::default());
+    let pass_through =
+        PassThrough::new(primary.clone(), queue.clone(), spool.clone(), metrics.clone(), running.clone());
     let door = Door {
+        pass_through,
         rules: ArcSwap::from_pointee(reload::rules(&config)),
         cordoned: watch::Sender::new(false),
         spool: spool.clone(),

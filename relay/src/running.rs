@@ -111,7 +111,7 @@ mod tests {
     fn config(generation: i64) -> Config {
         let mut document = Document { generation, domains: vec!["example.org".into()], ..Document::default() };
         document.hostname = "mx2.example.org".into();
-        document.primary.hosts = vec![Host { host: "mx1.example.org".into(), port: 25 }];
+        document.primary.hosts = vec![Host { host: "mx1.example.org".into(), port: 25, xclient: false }];
         check(document).unwrap()
     }
 

@@ -9,6 +9,7 @@ pub mod connection;
 mod receive;
 mod wire;
 pub mod memory;
+mod passing;
 pub mod promises;
 pub mod places;
 pub mod clients;

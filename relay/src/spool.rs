@@ -54,7 +54,7 @@ use self::{
 pub use self::{index::Counts, survey::RecoveryError, wish::NotKept, writer::Receipt};
 use crate::mail::{
     content::Source,
-    envelope::{Envelope, Flow},
+    envelope::{Envelope, Flow, Recipient},
     id::MessageId,
 };
 
@@ -230,6 +230,11 @@ impl Spool {
         self.shared.state().index.account()
     }
 
+    /// So many recipients got a message from the primary itself, which was never ours. Durable within a second or two, with the account.
+    pub fn passed(&self, recipients: usize) {
+        self.shared.state().index.passed(recipients as u64);
+    }
+
     /// What waits.
     pub fn counts(&self) -> Counts {
         self.shared.state().index.counts()
@@ -297,6 +302,16 @@ impl Incoming {
         self.accepted.envelope.id
     }
 
+    /// Whom it is for.
+    pub fn recipients(&self) -> &[Recipient] {
+        &self.accepted.envelope.recipients
+    }
+
+    /// Our trace field.
+    pub fn trace(&self) -> &[u8] {
+        &self.accepted.trace
+    }
+
     /// Where content is appended. Call [`Incoming::spill`] after each read.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.content
@@ -339,6 +354,17 @@ impl Incoming {
         Ok(fields)
     }
 
+    /// The content so far, once more from its begin.
+    pub fn so_far(&self) -> SoFar<'_> {
+        let written = self.large.as_ref().map(LargeWriter::written);
+        SoFar { written, rest: Some(&self.content) }
+    }
+
+    /// How long the content is so far.
+    pub fn content_bytes(&self) -> u64 {
+        self.large.as_ref().map_or(0, LargeWriter::content_bytes) + self.content.len() as u64
+    }
+
     /// Makes the message durable. Only then is it ours.
     pub async fn keep(mut self) -> Result<Receipt, NotKept> {
         if let Some(mut large) = self.large.take() {
@@ -358,6 +384,25 @@ impl Incoming {
             let _ = blocking(move || disk.remove(&large::path(id))).await;
         }
         outcome
+    }
+}
+
+/// The content of a message that is coming in: from its file as far as it is there, then from memory.
+pub struct SoFar<'a> {
+    written: Option<large::Written>,
+    rest: Option<&'a [u8]>,
+}
+
+impl Source for SoFar<'_> {
+    async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if let Some(mut written) = self.written.take() {
+            let (written, piece) = blocking(move || written.next_piece().map(|piece| (written, piece))).await?;
+            if let Some(piece) = piece {
+                self.written = Some(written);
+                return Ok(Some(piece));
+            }
+        }
+        Ok(self.rest.take().filter(|rest| !rest.is_empty()).map(<[u8]>::to_vec))
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use backupmx_relay::queue::{Queue, scheduler::Lane};
-use backupmx_relay_api::config::Delivery;
+use backupmx_relay_api::config::{Delivery, WhenPrimaryUp};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::{Value, json};
 
@@ -239,7 +239,7 @@ impl Open {
         assert!(damages.is_empty(), "nothing was damaged: {damages:?}");
         let messages = waiting.len();
         let begun = Instant::now();
-        let queue = Queue::new(&Delivery::default());
+        let queue = Queue::new(&Delivery::default(), WhenPrimaryUp::Queue);
         waiting.into_iter().for_each(|(id, flow)| queue.spooled(id, flow, Lane::Backlog));
         let told = json!({
             "messages": messages,

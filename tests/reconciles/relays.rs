@@ -184,7 +184,7 @@ fn an_older_relay_gets_the_document_that_it_knows_or_is_named() {
     });
     let message = scene.until_condition("Degraded", "True");
     assert!(message.contains("mx-relay-1"), "{message}");
-    scene.relay(1).set(|status| status.schema = 1);
+    scene.relay(1).set(|status| status.schema = backupmx_relay_api::SCHEMA);
     scene.until_condition("Degraded", "False");
 }
 

@@ -1,17 +1,25 @@
-//! The example of a mail server with a relay at its side: port 25 answers while the server's container restarts.
+//! The example of a mail server with a relay at its side: port 25 answers while the server's container restarts, and while it runs
+//! senders hear the server itself, which sees who they are.
 
-use std::{fs, net::IpAddr, path::PathBuf, thread, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
 
 use serde_json::Value;
 use support::{
+    Client, Envelope,
     cluster::{cluster, repository, until},
     load::Load,
-    paced,
+    paced, relay,
     server::{self, Delivered},
-    wait::within,
+    wait::{eventually_some, within},
 };
 
-use crate::scene::{LIMIT, Scene};
+use crate::scene::{LIMIT, Scene, ip_of};
 
 /// Restarts, and messages a second meanwhile.
 const RESTARTS: u64 = 20;
@@ -25,10 +33,11 @@ fn port_25_answers_while_the_server_beside_the_relay_restarts_20_times() {
     let example = fs::read_to_string(repository().join("examples/sidecar.yaml")).expect("it is there");
     // A mail server needs some rights that relays do without.
     scene.kubectl(&format!("label --overwrite namespace {} pod-security.kubernetes.io/enforce=baseline", scene.name()));
-    // Mailboxes for all that the load goes to.
+    // One more mailbox, for all that the load goes to; whom neither names, the server does not know.
     let mailboxes = "inline:{ {postmaster@example.org = postmaster/}, {alice@example.org = alice/} }";
     assert!(example.contains(mailboxes), "the example has other mailboxes");
-    cluster().apply(scene.name(), &example.replace(mailboxes, "static:all/"));
+    let more = format!("{mailboxes}, regexp:{{ {{/^m[0-9]+@example\\.org$$/ all/}} }}");
+    cluster().apply(scene.name(), &example.replace(mailboxes, &more));
     let pod = until(
         LIMIT,
         "the pod is ready",
@@ -39,10 +48,12 @@ fn port_25_answers_while_the_server_beside_the_relay_restarts_20_times() {
     let service =
         until(LIMIT, "it has an address", || Some(scene.get("service/mail")), |service| address(service).is_some());
     let ip: IpAddr = address(&service).expect("it was there");
-    scene.sender.until_greeted((ip, 25).into());
+    let smtp = SocketAddr::from((ip, 25));
+    scene.sender.until_greeted(smtp);
+    until(LIMIT, "the relay has found the server", || Some(status(&scene)), rests);
 
     let load = Load { messages: 0, bytes: 2048, sessions: 0, seed: 95 };
-    let senders = scene.sender.network.enter(|| paced::begin(load, PACE, (ip, 25).into()));
+    let senders = scene.sender.network.enter(|| paced::begin(load, PACE, smtp));
     let before = restarts(&pod);
     for restart in 1..=RESTARTS {
         end_server(&scene);
@@ -61,7 +72,7 @@ fn port_25_answers_while_the_server_beside_the_relay_restarts_20_times() {
     assert_eq!((met.deferred, met.broken, met.sent.unanswered), (0, 0, 0));
     assert_eq!(relay_of(&scene.get("pod/mail-0"))["restartCount"], 0);
 
-    let folder = mailbox(&scene);
+    let folder = mailbox(&scene, "all");
     let compare =
         || load.compare(&met.sent, server::maildir(&folder, "X-Original-To: ").iter().map(Delivered::relayed));
     let all = within(LIMIT, || {
@@ -72,13 +83,56 @@ fn port_25_answers_while_the_server_beside_the_relay_restarts_20_times() {
     let comparison = all.unwrap_or_else(|| panic!("{:?}", compare()));
     println!("delivered twice, since the server ended between the message and its reply: {}", comparison.repeated);
     assert_eq!(comparison.altered, Vec::<u64>::new());
-    // To the server all mail comes from 127.0.0.1, which it must not take for a friend.
+
+    senders_hear_the_server_and_it_sees_who_they_are(&scene, smtp);
+    // What was kept comes from 127.0.0.1, which the server must not take for a friend.
     let refused = scene.sender.network.enter(|| {
-        let mut client = support::Client::hello((ip, 25).into()).expect("it takes sessions");
+        let mut client = Client::hello(smtp).expect("it takes sessions");
         client.say("MAIL FROM:<ann@client.example>").expect("the session lives");
         client.say("RCPT TO:<bob@elsewhere.example>").expect("the session lives").code
     });
     assert_eq!(refused, 550);
+}
+
+fn senders_hear_the_server_and_it_sees_who_they_are(scene: &Scene, smtp: SocketAddr) {
+    let account = |status: &Value, what: &str| status["account"][what].as_u64().unwrap_or_default();
+    let before = until(LIMIT, "the relay is rid of all mail", || Some(status(scene)), rests);
+    let (through, by_queue) = (account(&before, "passed"), account(&before, "delivered"));
+    println!("{through} messages went through the relay, {by_queue} by its queue");
+    assert!(through > 0 && by_queue > 0, "mail went both ways");
+
+    let (unknown, taken) = scene.sender.network.enter(|| {
+        let mut client = Client::hello(smtp).expect("it takes sessions");
+        let mut say = |line: &str| client.say(line).expect("the session lives");
+        say("MAIL FROM:<sender@client.example>");
+        let unknown = say("RCPT TO:<nobody@example.org>");
+        say("RSET");
+        (unknown, client.send(&Envelope::to("alice"), b"Subject: passes\r\n\r\nbody\r\n").expect("the session lives"))
+    });
+    // The server's own words.
+    assert!(unknown.is("550 5.1.1 <nobody@example.org>: Recipient address rejected: User unknown"), "{unknown}");
+    assert_eq!(taken.code, 250, "{taken}");
+    let passed = |status: &Value| rests(status) && account(status, "passed") == through + 1;
+    let after = until(LIMIT, "what was taken has passed", || Some(status(scene)), passed);
+    assert_eq!(account(&after, "accepted"), account(&before, "accepted") + 1, "nothing else was taken");
+
+    // The server saw the sender and not the relay.
+    let alices = mailbox(scene, "alice");
+    let mail = eventually_some(LIMIT, "it is in the mailbox", || server::maildir(&alices, "X-Original-To: ").pop());
+    let seen = format!("from client.example (unknown [{}])", scene.sender.address);
+    assert!(mail.trace.contains(&seen), "{seen}: {}", mail.trace);
+}
+
+/// What the relay says of itself.
+fn status(scene: &Scene) -> Value {
+    let pod = scene.get("pod/mail-0");
+    let page = scene.node().enter(|| relay::http::get((ip_of(&pod), 9125).into(), "/status", None));
+    serde_json::from_str(&page.body).expect("a status is JSON")
+}
+
+/// Whether the server takes mail and the relay has none.
+fn rests(status: &Value) -> bool {
+    status["primary"]["state"] == "Up" && status["queue"]["messages"] == 0
 }
 
 fn server_of(pod: &Value) -> &Value {
@@ -104,9 +158,9 @@ fn end_server(scene: &Scene) {
     cluster().in_node(&["sh", "-c", &script]);
 }
 
-/// The server's mailbox on its volume, seen from outside.
-fn mailbox(scene: &Scene) -> PathBuf {
+/// A mailbox of the server on its volume, seen from outside.
+fn mailbox(scene: &Scene, name: &str) -> PathBuf {
     let claim = scene.get("pvc/mail-mail-0");
     let volume = claim["spec"]["volumeName"].as_str().expect("it is bound");
-    cluster().file("run/volumes").join(volume).join("boxes/all")
+    cluster().file("run/volumes").join(volume).join("boxes").join(name)
 }

@@ -27,6 +27,7 @@ pub mod port;
 pub mod postfix;
 pub mod primary;
 pub mod program;
+pub mod proxy;
 pub mod readers;
 pub mod reading;
 pub mod relay;

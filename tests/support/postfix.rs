@@ -66,6 +66,15 @@ impl Postfix {
         Self::prepared(port, &|folder| primary_cf(folder, duties))
     }
 
+    /// As [`Self::prepare`], with these lines at the end of its main.cf.
+    ///
+    /// # Panics
+    /// As [`Self::prepare`].
+    pub fn prepare_with(lines: &[&str]) -> Self {
+        let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        Self::prepared(Port::reserve(), &|folder| primary_cf(folder, &Duties::default()) + &lines)
+    }
+
     /// The same, and it asks this server before it takes a recipient.
     ///
     /// # Panics

@@ -45,8 +45,13 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay for this primary, with what a user must say and nothing else.
+    /// A relay for this primary that keeps all mail, also while the primary is up.
     pub fn before(primary: SocketAddr) -> Setup {
+        Self::passing(primary).flags(&["--when-primary-up", "Queue"])
+    }
+
+    /// A relay for this primary, with what a user must say and nothing else: mail passes through while the primary is up.
+    pub fn passing(primary: SocketAddr) -> Setup {
         let primary = primary.to_string();
         Self::bare().flags(&["--domain", DOMAIN, "--hostname", HOSTNAME, "--primary", &primary])
     }

@@ -8,8 +8,10 @@ use super::rules;
 /// See [`super::BackupMxSpec::when_primary_up`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub enum WhenPrimaryUp {
-    /// Accept, store, deliver at once.
+    /// Ask the primary while the sender waits: what it says of recipients and content is what the sender hears.
     #[default]
+    PassThrough,
+    /// Accept, store, deliver at once.
     Queue,
 }
 
@@ -17,8 +19,8 @@ pub enum WhenPrimaryUp {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Recipients {
-    /// Recipients in the listed domains that no list knows. Accept: their mail is taken, and the primary decides at delivery. Default:
-    /// Accept.
+    /// Recipients in the listed domains that no list knows, wherever the primary is not asked first: while it is away, and under
+    /// whenPrimaryUp: Queue. Accept: their mail is taken, and the primary decides at delivery. Default: Accept.
     pub unknown: UnknownRecipients,
 }
 

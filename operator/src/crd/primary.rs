@@ -41,10 +41,19 @@ pub struct Host {
     #[serde(default = "smtp_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
+    /// Whether it is told, by the command XCLIENT, whose mail it judges while mail passes through: then its block lists, SPF, greylisting
+    /// and limits see the sender's own client, and not a relay. Only for a server that offers XCLIENT to the relays' addresses (Postfix:
+    /// smtpd_authorized_xclient_hosts). Means nothing under whenPrimaryUp: Queue. Default: false.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub xclient: bool,
 }
 
 fn smtp_port() -> i32 {
     i32::from(backupmx_relay_api::port::SMTP_DELIVERY)
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// How the way to the primary is encrypted.
@@ -187,7 +196,8 @@ pub enum Depth {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Delivery {
-    /// Connections to the primary at a time, of all relays together; each gets its share, and at least one. From 1 to 1000. Default: 20.
+    /// Connections to the primary at a time, of all relays together; each gets its share, and at least one. Mail that passes through and
+    /// mail that was kept share them. From 1 to 1000. Default: 20.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_connections: Option<i32>,

@@ -1,6 +1,9 @@
 //! The ConfigMap with the config document, which running relays read anew when it changes. Pure.
 
-use backupmx_relay_api::{SCHEMA, config::Document};
+use backupmx_relay_api::{
+    SCHEMA,
+    config::{Document, WhenPrimaryUp},
+};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{Circumstances, labels};
@@ -22,16 +25,24 @@ pub fn config_map(plan: &Plan, circumstances: &Circumstances) -> ConfigMap {
 /// taken for something else.
 fn text(document: &Document, circumstances: &Circumstances) -> String {
     let Circumstances { schema, cordoned, replicas } = circumstances;
-    let mut document = document.clone();
-    // The first shape is the only one so far: what later ones add will be taken out here for relays that do not know it.
-    // None is older than 1, and none that we could write is newer than ours.
-    document.schema = (*schema).clamp(1, SCHEMA);
+    // No shape is older than 1, and none that we could write is newer than ours.
+    let mut document = known_to(document.clone(), (*schema).clamp(1, SCHEMA));
     document.cordoned.clone_from(cordoned);
     let delivery = &mut document.primary.delivery;
     delivery.max_connections = share(delivery.max_connections, *replicas);
     let mut text = serde_json::to_string_pretty(&document).expect("a document is JSON");
     text.push('\n');
     text
+}
+
+/// The document less all that relays of this shape cannot obey: for a key or a value that they do not know they would refuse all of it.
+fn known_to(mut document: Document, schema: u32) -> Document {
+    document.schema = schema;
+    if schema < 2 {
+        document.when_primary_up = WhenPrimaryUp::Queue;
+        document.primary.hosts.iter_mut().for_each(|host| host.xclient = false);
+    }
+    document
 }
 
 /// The primary bears so many connections of all relays together, and no relay can do without one.
@@ -68,7 +79,7 @@ mod tests {
         assert_eq!(
             serde_json::from_str::<Value>(text.as_str().unwrap()).unwrap(),
             json!({
-                "schema": 1,
+                "schema": 2,
                 "generation": 7,
                 "domains": ["example.org"],
                 "hostname": "mx2.example.org",
@@ -99,7 +110,7 @@ mod tests {
                     },
                     "breaker": { "retestInterval": "10m", "returnWindow": "30m", "secondLookAfter": "15m" },
                 },
-                "whenPrimaryUp": "Queue",
+                "whenPrimaryUp": "PassThrough",
                 "recipients": { "unknown": "Accept" },
                 "limits": {
                     "messageSize": "50Mi",
@@ -133,7 +144,7 @@ mod tests {
     #[test]
     fn those_who_are_to_leave_are_named_and_still_count_at_the_share() {
         let plan = example::plan("replicas: 1");
-        let leaving = Circumstances { schema: 1, cordoned: vec!["example-relay-1".into()], replicas: 2 };
+        let leaving = Circumstances { schema: SCHEMA, cordoned: vec!["example-relay-1".into()], replicas: 2 };
         let document = document(&config_map(&plan, &leaving));
         assert_eq!(document["cordoned"], json!(["example-relay-1"]));
         assert_eq!(document["primary"]["delivery"]["maxConnections"], 10);
@@ -142,10 +153,26 @@ mod tests {
     #[test]
     fn no_shape_is_written_that_there_never_was() {
         let plan = example::plan("");
-        for (known, written) in [(0, 1), (1, 1), (SCHEMA + 1, SCHEMA)] {
+        for (known, written) in [(0, 1), (1, 1), (SCHEMA, SCHEMA), (SCHEMA + 1, SCHEMA)] {
             let circumstances = Circumstances { schema: known, ..example::circumstances(&plan) };
             assert_eq!(document(&config_map(&plan, &circumstances))["schema"], written, "known: {known}");
         }
+    }
+
+    #[test]
+    fn relays_of_schema_1_get_a_document_that_they_can_obey() {
+        let plan = example::full_plan();
+        let of = |schema| document(&config_map(&plan, &Circumstances { schema, ..example::circumstances(&plan) }));
+        let (newest, mut first) = (of(SCHEMA), of(1));
+        assert_eq!((&newest["whenPrimaryUp"], &first["whenPrimaryUp"]), (&json!("PassThrough"), &json!("Queue")));
+        assert_eq!(newest["primary"]["hosts"][1], json!({ "host": "192.0.2.1", "port": 2525, "xclient": true }));
+        assert_eq!(first["primary"]["hosts"][1], json!({ "host": "192.0.2.1", "port": 2525 }));
+        // Nothing else differs.
+        for key in ["schema", "whenPrimaryUp"] {
+            first[key] = newest[key].clone();
+        }
+        first["primary"]["hosts"][1]["xclient"] = json!(true);
+        assert_eq!(first, newest);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Resources for tests of builders: some lines of YAML, the rest from `tests/operator/taken.yaml`.
 
+use backupmx_relay_api::SCHEMA;
 use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 
@@ -47,7 +48,7 @@ pub fn full_plan() -> Plan {
 
 /// Nothing out of the ordinary.
 pub fn circumstances(plan: &Plan) -> Circumstances {
-    Circumstances { schema: 1, cordoned: Vec::new(), replicas: plan.replicas }
+    Circumstances { schema: SCHEMA, cordoned: Vec::new(), replicas: plan.replicas }
 }
 
 /// The labels of all objects, but for those that have more.

@@ -5,7 +5,7 @@ use crate::{
     plan::Refusal,
     status::{
         refused,
-        situations::{Situation, noon, well},
+        situations::{Situation, judges, noon, well},
     },
 };
 
@@ -91,6 +91,7 @@ fn each_trouble_is_told_once_and_so_is_its_end() {
         (well().all_say(breaker), "BreakerOpen", "BreakerClosed"),
         (well().says(0, problem), "RelayHasProblems", "Recovered"),
         (well().says(0, refuse), "ConfigRejected", "Recovered"),
+        (well().all_say(judges("550 5.7.1 no")), "PrimaryJudgesUs", "Recovered"),
         (well().silent(0, 60), "RelaySilent", "Recovered"),
     ] {
         assert_eq!(told(&well(), &trouble), [expected]);

@@ -15,6 +15,7 @@ pub(super) fn of(spec: &BackupMxSpec, generation: i64) -> Result<Document, Refus
         hostname: spec.hostname.clone(),
         primary: primary(&spec.primary)?,
         when_primary_up: match spec.when_primary_up {
+            WhenPrimaryUp::PassThrough => config::WhenPrimaryUp::PassThrough,
             WhenPrimaryUp::Queue => config::WhenPrimaryUp::Queue,
         },
         recipients: recipients(&spec.recipients),
@@ -39,9 +40,10 @@ fn primary(primary: &Primary) -> Result<config::Primary, Refusal> {
 }
 
 fn host(host: &Host) -> Result<config::Host, Refusal> {
-    let Host { host, port } = host;
+    let Host { host, port, xclient } = host;
     let no_port = |_| Refusal::value("primary.hosts", format!("{port} is no port; write one from 1 to 65535"));
-    Ok(config::Host { host: host.clone(), port: u16::try_from(*port).map_err(no_port)? })
+    let port = u16::try_from(*port).map_err(no_port)?;
+    Ok(config::Host { host: host.clone(), port, xclient: *xclient })
 }
 
 fn primary_tls(tls: &PrimaryTls) -> Result<config::PrimaryTls, Refusal> {

@@ -107,6 +107,8 @@ words! {
         ObjectRefused,
         /// `Degraded`: a relay refused the config document.
         ConfigRejected,
+        /// `Degraded`: the primary refuses its own backup.
+        PrimaryJudgesUs,
         /// `Degraded`, `ScaleInBlocked`: the account of a relay does not add up.
         AccountDifference,
         /// `Degraded`: damage was found on a volume.

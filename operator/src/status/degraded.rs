@@ -8,7 +8,7 @@ use super::{
     facts::{Facts, READY_GRACE, Relay, is_over},
     progress,
     serving::is_full,
-    text::{PROBLEMS_MAX, SENTENCE_CHARS_MAX, shown},
+    text::{PROBLEMS_MAX, SENTENCE_CHARS_MAX, shown, time},
 };
 use crate::apply::Finding;
 
@@ -20,6 +20,7 @@ pub fn degraded(facts: &Facts, progressing: &Verdict) -> Verdict {
         let waited = format!("This takes too long: {}", progressing.message);
         faults.push((Reason::ProgressDeadlineExceeded, waited));
     }
+    faults.extend(judged(facts));
     for relay in &facts.relays {
         faults.extend(not_ready(facts, relay, progressing.is_yes()));
         faults.extend(silent(relay));
@@ -81,6 +82,24 @@ fn rejected(facts: &Facts, relay: &Relay) -> Option<(Reason, String)> {
         sentence(reason)
     );
     Some((Reason::ConfigRejected, told))
+}
+
+/// The primary takes its own backup for a stranger. Nothing is wrong with a relay, but mail does not come in by any of those that hear
+/// it: so it goes before what single relays tell, and once for all. The cure and the primary's words come before what may be cut off.
+fn judged(facts: &Facts) -> Option<(Reason, String)> {
+    let judged: Vec<_> =
+        facts.answers().filter_map(|(name, answer)| Some((name, answer.primary.judges.as_ref()?))).collect();
+    let (_, first) = judged.first()?;
+    let since = judged.iter().filter_map(|(_, judges)| time(&judges.since)).min();
+    let names: Vec<_> = judged.iter().map(|(name, _)| *name).collect();
+    let told = format!(
+        "The primary refuses its own backup and not the mail, so senders hear 451 and come again: make the primary trust the relays' \
+         addresses (docs/trust.md). {}it says: {} (to {}).",
+        since.map_or("At present ".into(), |since| format!("Since {since} ")),
+        sentence(&first.reason),
+        names.join(", ")
+    );
+    Some((Reason::PrimaryJudgesUs, told))
 }
 
 /// While pods are being replaced some are not ready; with trouble of its own one will not become so.
@@ -146,7 +165,12 @@ fn troubled(facts: &Facts, name: &str, answer: &Status) -> Option<(Reason, Strin
     } else {
         (Reason::RelayHasProblems, "")
     };
-    let theirs: Vec<_> = answer.problems.iter().take(PROBLEMS_MAX).map(|problem| sentence(problem)).collect();
+    // What `judged` has told for all of them; where a relay runs alone, this sentence of its own is all that there is.
+    let is_told = |problem: &String| {
+        answer.primary.judges.is_some() && problem.starts_with(&format!("{}: ", Reason::PrimaryJudgesUs.word()))
+    };
+    let problems = answer.problems.iter().filter(|problem| !is_told(problem));
+    let theirs: Vec<_> = problems.take(PROBLEMS_MAX).map(|problem| sentence(problem)).collect();
     let told = if theirs.is_empty() { ours.to_owned() } else { theirs.join(" ") };
     (!told.is_empty()).then(|| (reason, format!("{name} says: {told}")))
 }

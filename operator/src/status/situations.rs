@@ -69,6 +69,11 @@ pub fn plan(replicas: i32) -> Plan {
     resolve(&resource(replicas), &defaults).unwrap()
 }
 
+/// The primary refuses its own backup with these words.
+pub fn judges(words: &'static str) -> impl Fn(&mut Status) + Copy {
+    move |answer| answer.primary.judges = Some(Judges { since: noon().to_string(), reason: words.into() })
+}
+
 pub fn pod(ordinal: i32) -> Pod {
     Pod { name: pod_name(NAME, ordinal), uid: format!("uid-{ordinal}"), ready: true, ..Pod::default() }
 }
@@ -97,6 +102,7 @@ pub fn answer() -> Status {
             reason: "mx1.example.org:25 answers".into(),
             host: None,
             egress_address: None,
+            judges: None,
         },
         queue: Queue { messages: 0, bytes: 0, oldest: None, held: 0 },
         drain: Drain {

@@ -3,7 +3,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use backupmx_relay_api::status::*;
+use backupmx_relay_api::{SCHEMA, status::*};
 use jiff::SignedDuration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -194,7 +194,7 @@ fn what_a_person_should_look_at_is_degraded() {
         (well().says(1, |answer| answer.account.accepted = 1), "True/AccountDifference"),
         (well().says(1, |answer| answer.spool.quarantined = 1), "True/DamageFound"),
         (well().says(1, |answer| answer.problems = vec!["Look here.".into()]), "True/RelayHasProblems"),
-        (well().says(1, |answer| answer.schema = 0), "True/RelayTooOld"),
+        (well().says(1, |answer| answer.schema = SCHEMA - 1), "True/RelayTooOld"),
         (well().says(1, |answer| answer.config.ignored_keys = vec!["primary.new".into()]), "True/RelayTooOld"),
         (well().silent(1, 9), "False/AsWanted"),
         (well().silent(1, 10), "True/RelaySilent"),
@@ -207,6 +207,36 @@ fn what_a_person_should_look_at_is_degraded() {
     }
     let told = refused(Some(DIGEST)).status();
     assert!(message(&told, Kind::Degraded).contains("example-relay-1 refused the newest settings"));
+}
+
+#[test]
+fn a_primary_that_refuses_its_own_backup_is_told_with_its_words_and_the_cure() {
+    let it = well().all_say(judges("550 5.7.23 SPF\r\nfails")).says(1, |answer| {
+        answer.primary.judges.as_mut().unwrap().since = at(-90);
+        answer.problems = ["PrimaryJudgesUs: the primary refuses.", "Look here."].map(Into::into).into();
+    });
+    check(
+        &it,
+        &[
+            (Kind::Degraded, "True/PrimaryJudgesUs"),
+            (Kind::PrimaryReachable, "True/Up"),
+            (Kind::Ready, "True/RelaysReady"),
+            (Kind::Stalled, "absent"),
+        ],
+    );
+    let told = "make the primary trust the relays' addresses (docs/trust.md). Since 2026-11-27T11:58:30Z it says: \
+                550 5.7.23 SPF\\r\\nfails (to example-relay-0, example-relay-1). example-relay-1 says: Look here.";
+    let status = it.status();
+    assert!(message(&status, Kind::Degraded).ends_with(told), "{}", message(&status, Kind::Degraded));
+
+    let one = well().says(1, judges("554 5.7.1 blocked"));
+    assert!(message(&one.status(), Kind::Degraded).ends_with("blocked (to example-relay-1)."));
+    check(&one.silent(1, 60), &[(Kind::Degraded, "True/RelaySilent")]);
+    let endless = well().all_say(|answer| {
+        answer.primary.judges = Some(Judges { since: "yesterday".into(), reason: "no ".repeat(10_000) });
+    });
+    let told = message(&endless.status(), Kind::Degraded).to_owned();
+    assert!(told.contains("At present it says: no no") && told.ends_with("example-relay-1)."), "{told}");
 }
 
 #[test]
@@ -409,6 +439,7 @@ fn warnings_tell_what_is_odd() {
 fn what_relays_say_cannot_flood_the_status_nor_move_a_cursor() {
     let it = well().all_say(|answer| {
         answer.problems = vec!["\u{1b}[2J".repeat(10_000); 1000];
+        answer.primary.judges = Some(Judges { since: at(0), reason: "\u{202e}550".repeat(10_000) });
         answer.primary.reason = "\r\nevil".repeat(10_000);
         answer.version = "9".repeat(10_000);
         answer.primary.state = PrimaryState::Down;
@@ -462,10 +493,12 @@ fn a_state_is_written_at_once_numbers_seldom_and_a_probe_never() {
     let probe = |answer: &mut Status| answer.primary.last_probe = Some(at(30));
     let mail = |answer: &mut Status| answer.queue.messages = 5;
     let down = state(PrimaryState::Down, "timed out");
+    let judged = judges("550 5.7.1 no");
 
     assert_eq!(due(&it), Publish::No);
     assert_eq!(due(&it.clone().later(100).all_say(probe)), Publish::No);
     assert_eq!(due(&it.clone().later(1).all_say(down)), Publish::Now);
+    assert_eq!(due(&it.clone().later(1).says(0, judged)), Publish::Now);
     assert_eq!(due(&it.clone().all_say(down)), after(1), "nothing is written more often");
     assert_eq!(due(&it.clone().later(3).all_say(mail)), after(10), "while it is up, the queue is a number");
     assert_eq!(due(&it.clone().later(10).all_say(mail)), Publish::Now);
@@ -519,6 +552,7 @@ fn judgements() -> Vec<(&'static str, Situation, &'static str, &'static str)> {
             "Degraded",
         ),
         ("a relay has a problem", well().says(1, problem).published(), "Current", "Degraded"),
+        ("the primary judges us", well().all_say(judges("550 5.7.1 no")).published(), "Current", "Degraded"),
         ("nobody answers", well().silent(0, 60).silent(1, 60).published(), "InProgress", "Degraded"),
         ("no address yet", well().with(|it| it.applied.addresses.clear()).published(), "Current", "Progressing"),
         (

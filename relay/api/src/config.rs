@@ -28,6 +28,9 @@ pub struct Document {
     pub primary: Primary,
     /// What happens to mail that comes in while the primary answers.
     pub when_primary_up: WhenPrimaryUp,
+    /// How patient mail that passes through is.
+    #[serde(skip_serializing_if = "PassThrough::is_default")]
+    pub pass_through: PassThrough,
     /// What happens to recipients of whom nothing is known.
     pub recipients: Recipients,
     /// Bounds of what senders may ask for.
@@ -102,6 +105,14 @@ pub struct Host {
     /// TCP port.
     #[serde(default = "smtp_port")]
     pub port: u16,
+    /// Whether it is told by XCLIENT, where mail passes through, whose mail it is to judge. It must list our address for that (Postfix:
+    /// `smtpd_authorized_xclient_hosts`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub xclient: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn smtp_port() -> u16 {
@@ -231,9 +242,40 @@ pub enum AtExpiry {
 /// What happens to mail that comes in while the primary answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum WhenPrimaryUp {
-    /// Accept, store, deliver at once.
+    /// Ask the primary during the session: its verdict on recipients and content is what senders hear, and nothing is kept unless it
+    /// fails.
     #[default]
+    PassThrough,
+    /// Accept, store, deliver at once.
     Queue,
+}
+
+/// How patient mail that passes through is. The sender waits meanwhile.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PassThrough {
+    /// For each answer of the primary before the last one, and for each block that it takes; then it fails, and the mail is ours.
+    pub stall: Span,
+    /// For its answer to the final dot.
+    pub final_dot: Span,
+    /// A sender that takes longer from its first recipient to its final dot loses its connection to the primary; its message is offered
+    /// once it is whole.
+    pub slow_after: Span,
+    /// For a free connection to the primary; then the sender hears 451.
+    pub free_connection: Span,
+}
+
+impl PassThrough {
+    /// Then it need not be written, and relays that do not know it yet can read the document.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for PassThrough {
+    fn default() -> Self {
+        Self { stall: seconds(60), final_dot: seconds(240), slow_after: seconds(10), free_connection: seconds(5) }
+    }
 }
 
 /// What happens to recipients of whom nothing is known.
@@ -307,6 +349,7 @@ impl Default for Document {
             hostname: String::new(),
             primary: Primary::default(),
             when_primary_up: WhenPrimaryUp::default(),
+            pass_through: PassThrough::default(),
             recipients: Recipients::default(),
             limits: Limits::default(),
             retention: Retention::default(),
@@ -410,7 +453,7 @@ mod tests {
             r#"{"domains": ["example.org"], "hostname": "mx2.example.org", "primary": {"hosts": [{"host": "mx1.example.org"}]}}"#,
         )
         .unwrap();
-        assert_eq!(document.primary.hosts, [Host { host: "mx1.example.org".into(), port: 25 }]);
+        assert_eq!(document.primary.hosts, [Host { host: "mx1.example.org".into(), port: 25, xclient: false }]);
         assert_eq!(document.primary.probe, Probe::default());
         assert_eq!(document.limits.message_size, Bytes(52_428_800));
     }

@@ -9,7 +9,9 @@ pub mod quantity;
 pub mod status;
 
 /// Version of the documents in this crate. The operator writes only what all running relays know.
-pub const SCHEMA: u32 = 1;
+///
+/// 1: the first. 2: `whenPrimaryUp: PassThrough`, and `xclient` of a host.
+pub const SCHEMA: u32 = 2;
 
 /// Default ports of a relay.
 pub mod port {

@@ -12,6 +12,16 @@ pub const PRIMARY_UP: &str = "backupmx_primary_up";
 pub const PRIMARY_PROBE_DURATION_SECONDS: &str = "backupmx_primary_probe_duration_seconds";
 /// Messages answered with 250 and kept.
 pub const MESSAGES_ACCEPTED_TOTAL: &str = "backupmx_messages_accepted_total";
+/// Messages that the primary took while their sender waited, and that were never kept here.
+pub const MESSAGES_PASSED_TOTAL: &str = "backupmx_messages_passed_total";
+/// Messages kept though mail passes through to the primary, by `reason`.
+pub const PASS_THROUGH_KEPT_TOTAL: &str = "backupmx_pass_through_kept_total";
+/// What the primary said to messages that pass through, by `step` (`mail`, `recipient`, `content`) and `class` (`2xx`, `4xx`, `5xx`).
+pub const PASS_THROUGH_VERDICTS_TOTAL: &str = "backupmx_pass_through_verdicts_total";
+/// Refusals that judge this relay and not the mail.
+pub const PASS_THROUGH_JUDGED_TOTAL: &str = "backupmx_pass_through_judged_total";
+/// How long the sender of a message waited for the primary, from its first recipient to the verdict on the content.
+pub const PASS_THROUGH_WAIT_SECONDS: &str = "backupmx_pass_through_wait_seconds";
 /// Messages of which the last recipient was delivered.
 pub const MESSAGES_DELIVERED_TOTAL: &str = "backupmx_messages_delivered_total";
 /// Attempts after which at least one recipient waits on.

@@ -79,6 +79,19 @@ pub struct Primary {
     pub host: Option<String>,
     /// The address from which the primary sees us, where its reply to EHLO tells.
     pub egress_address: Option<String>,
+    /// What it says to mail that passes through and that judges this relay, not the mail; absent if it said no such thing lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judges: Option<Judges>,
+}
+
+/// A primary that refuses its own backup. Senders hear 451 meanwhile, so nothing is lost.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Judges {
+    /// Since when.
+    pub since: String,
+    /// Its words, the last ones.
+    pub reason: String,
 }
 
 /// The config document that runs. It is read again when its content changes; one that cannot be used changes nothing.

@@ -53,7 +53,7 @@ fn everything() -> Document {
     } = probe;
     let text = || Some(String::new());
     let primary = Primary {
-        hosts: vec![Host { host: String::new(), port: 0 }],
+        hosts: vec![Host { host: String::new(), port: 0, xclient: false }],
         tls: PrimaryTls { mode, server_name: text(), ca_file: text(), remember_starttls },
         probe: Probe {
             interval,

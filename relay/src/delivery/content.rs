@@ -60,6 +60,20 @@ impl Outgoing {
         Some(std::mem::replace(&mut self.output, rest))
     }
 
+    /// What may go out by now, however little it is, for content that is still coming in.
+    pub fn ready(&self) -> &[u8] {
+        let held_back_bytes = match self.form {
+            Form::Data(_) => 0, // only the final dot completes it
+            Form::Bdat(_) => HELD_BACK_BYTES,
+        };
+        &self.output[..self.output.len().saturating_sub(held_back_bytes)]
+    }
+
+    /// So much of it went out.
+    pub fn sent(&mut self, bytes: usize) {
+        self.output.drain(..bytes);
+    }
+
     /// The rest, which completes the message.
     pub fn end(mut self) -> Result<Vec<u8>, WrongLength> {
         match self.form {

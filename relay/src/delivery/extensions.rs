@@ -18,17 +18,21 @@ pub struct Extensions {
     pub parameters: Offers,
     /// What it wants to know of our client, for its log (XFORWARD of Postfix).
     pub xforward: Vec<Attribute>,
+    /// What we may tell of the client whose mail it is to judge (XCLIENT of Postfix). It offers that only to whom it lists.
+    pub xclient: Vec<Attribute>,
     /// What it puts up with on this connection.
     pub limits: Limits,
 }
 
-/// What XFORWARD can tell (Postfix, XFORWARD_README).
+/// What XFORWARD and XCLIENT can tell (Postfix, XFORWARD_README and XCLIENT_README).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Attribute {
     /// The client's name in DNS.
     Name,
     /// Its address.
     Addr,
+    /// Its port.
+    Port,
     /// How it spoke.
     Proto,
     /// What it called itself.
@@ -40,14 +44,17 @@ pub enum Attribute {
 }
 
 impl Attribute {
-    /// Those that we can tell, in the order in which Postfix tells them.
-    pub const ALL: [Self; 6] = [Self::Name, Self::Addr, Self::Proto, Self::Helo, Self::Ident, Self::Source];
+    /// Those that we tell by XFORWARD, in the order in which Postfix tells them.
+    pub const FORWARDED: [Self; 6] = [Self::Name, Self::Addr, Self::Proto, Self::Helo, Self::Ident, Self::Source];
+    /// Those that we tell by XCLIENT.
+    pub const OF_CLIENT: [Self; 5] = [Self::Name, Self::Addr, Self::Port, Self::Proto, Self::Helo];
 
     /// The word for it.
     pub fn keyword(self) -> &'static str {
         match self {
             Self::Name => "NAME",
             Self::Addr => "ADDR",
+            Self::Port => "PORT",
             Self::Proto => "PROTO",
             Self::Helo => "HELO",
             Self::Ident => "IDENT",
@@ -77,16 +84,20 @@ impl Extensions {
             Offers { eight_bit_mime: offers("8BITMIME"), smtputf8: offers("SMTPUTF8"), dsn: offers("DSN") };
         // A limit that cannot be read is none that we could keep to.
         let size = find("SIZE").map(|mut words| words.next().and_then(|limit| limit.parse().ok()).unwrap_or(0));
-        let wanted: Vec<_> = find("XFORWARD").into_iter().flatten().collect();
-        let is_wanted =
-            |attribute: &Attribute| wanted.iter().any(|word| word.eq_ignore_ascii_case(attribute.keyword()));
+        let wanted = |keyword: &str, told: &[Attribute]| -> Vec<Attribute> {
+            let words: Vec<_> = find(keyword).into_iter().flatten().collect();
+            let is_wanted =
+                |attribute: &Attribute| words.iter().any(|word| word.eq_ignore_ascii_case(attribute.keyword()));
+            told.iter().copied().filter(is_wanted).collect()
+        };
         Self {
             pipelining: offers("PIPELINING"),
             chunking: offers("CHUNKING"),
             starttls: offers("STARTTLS"),
             size,
             parameters,
-            xforward: Attribute::ALL.into_iter().filter(is_wanted).collect(),
+            xforward: wanted("XFORWARD", &Attribute::FORWARDED),
+            xclient: wanted("XCLIENT", &Attribute::OF_CLIENT),
             limits: Limits::of(find("LIMITS").into_iter().flatten()),
         }
     }
@@ -137,6 +148,8 @@ mod tests {
         let xforward = of(&["XFORWARD NAME proto PORT IDENT REVERSE"]).xforward;
         assert_eq!(xforward, [Attribute::Name, Attribute::Proto, Attribute::Ident]);
         assert_eq!(of(&["XFORWARD"]).xforward, []);
+        let xclient = of(&["XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR"]).xclient;
+        assert_eq!(xclient, Attribute::OF_CLIENT);
         assert_eq!(of(&["STARTTLS"]).xforward, []);
     }
 

@@ -125,6 +125,11 @@ impl OpenError {
         self.said_at_the_door().is_some_and(|code| code / 100 == 5)
     }
 
+    /// 5xx before any mail: it does not want us, whatever we bring.
+    pub fn judges_us(&self) -> bool {
+        matches!(self, Self::Refused { cause: TalkError::Said(answer), .. } if answer.is_permanent())
+    }
+
     /// It has no place for this connection now (421 or another 4xx), which says nothing about others.
     pub fn turns_away(&self) -> bool {
         self.said_at_the_door().is_some_and(|code| code / 100 == 4)
@@ -266,7 +271,7 @@ impl Hop {
         }
     }
 
-    async fn hello(&mut self, hostname: &str, limit: Duration) -> Result<(), TalkError> {
+    pub(super) async fn hello(&mut self, hostname: &str, limit: Duration) -> Result<(), TalkError> {
         let answer = self.wire.ask(format!("EHLO {hostname}\r\n").as_bytes(), limit).await?;
         if answer.is_positive() {
             self.extensions = Extensions::of(&answer);

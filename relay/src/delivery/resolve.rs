@@ -51,7 +51,7 @@ impl Resolver {
     /// Addresses to try, in this order; at least one. A name with a dot is absolute: search lists, which pods have, must not
     /// invent others (RFC 5321 section 5.1).
     pub async fn addresses(&self, host: &Host) -> io::Result<Vec<SocketAddr>> {
-        let Host { host: name, port } = host;
+        let Host { host: name, port, xclient: _ } = host;
         if let Some(address) = literal(name) {
             return Ok(vec![SocketAddr::new(address, *port)]);
         }
@@ -223,7 +223,7 @@ pub(super) mod tests {
     }
 
     fn host(name: &str) -> Host {
-        Host { host: name.into(), port: 25 }
+        Host { host: name.into(), port: 25, xclient: false }
     }
 
     fn ips(texts: &[&str]) -> Vec<IpAddr> {

@@ -44,7 +44,7 @@ pub fn says(replies: &[&str]) -> Vec<Act> {
 /// Serves one connection after the other. Returns where, and what each of them heard: line by line, without line ends.
 pub async fn serve(scripts: Vec<Vec<Act>>) -> (Host, JoinHandle<Vec<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let host = Host { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+    let host = Host { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port(), xclient: false };
     let served = tokio::spawn(async move {
         let mut heard = Vec::new();
         for script in scripts {

@@ -11,7 +11,10 @@ use super::{
     wire::TalkError,
     xforward,
 };
-use crate::mail::{content::Source, envelope::Envelope};
+use crate::mail::{
+    content::Source,
+    envelope::{Envelope, Recipient},
+};
 
 /// RFC 5321 sections 4.5.3.2.2 and 4.5.3.2.3.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
@@ -320,12 +323,22 @@ fn nobody_taken() -> Outcome {
 }
 
 fn commands<S>(job: &Job<'_, S>, extensions: &Extensions) -> Commands {
-    let Envelope { reverse_path, recipients, .. } = job.envelope;
-    let Extensions { size, parameters: offers, xforward: attributes, .. } = extensions;
-    let sender = reverse_path.as_ref().map_or("", |path| path.as_str());
-    let size = size.map_or_else(String::new, |_| format!(" SIZE={}", job.bytes()));
-    let mail = format!("MAIL FROM:<{sender}>{size}{}\r\n", job.envelope.parameters(*offers));
-    let rcpts = job.waiting.iter().filter_map(|place| recipients.get(*place as usize));
-    let rcpts = rcpts.map(|to| format!("RCPT TO:<{}>{}\r\n", to.address, to.parameters(*offers)));
-    Commands { xforward: xforward::commands(job.envelope, attributes), mail, rcpts: rcpts.collect() }
+    let rcpts = job.waiting.iter().filter_map(|place| job.envelope.recipients.get(*place as usize));
+    Commands {
+        xforward: xforward::commands(job.envelope, &extensions.xforward),
+        mail: mail_command(job.envelope, Some(job.bytes()), extensions),
+        rcpts: rcpts.map(|to| rcpt_command(to, extensions)).collect(),
+    }
+}
+
+/// MAIL with what the next hop takes of its parameters. `bytes`: how long the message is, if that is known.
+pub fn mail_command(envelope: &Envelope, bytes: Option<u64>, extensions: &Extensions) -> String {
+    let sender = envelope.reverse_path.as_ref().map_or("", |path| path.as_str());
+    let size = extensions.size.and(bytes).map_or_else(String::new, |bytes| format!(" SIZE={bytes}"));
+    format!("MAIL FROM:<{sender}>{size}{}\r\n", envelope.parameters(extensions.parameters))
+}
+
+/// RCPT with what the next hop takes of its parameters.
+pub fn rcpt_command(to: &Recipient, extensions: &Extensions) -> String {
+    format!("RCPT TO:<{}>{}\r\n", to.address, to.parameters(extensions.parameters))
 }

@@ -96,14 +96,29 @@ impl Wire {
 
     /// Whether the server has said something that nobody asked for, as far as it has arrived.
     pub fn has_spoken_unasked(&mut self) -> bool {
+        let _ = self.take_what_came();
+        !self.input.is_empty()
+    }
+
+    /// The same, or whether it has closed.
+    pub fn has_ended(&mut self) -> bool {
+        let end = self.take_what_came().is_some_and(|came| came.is_none_or(|bytes| bytes == 0));
+        end || !self.input.is_empty()
+    }
+
+    /// How many bytes came, if the connection has anything to tell by now; `Some(None)`: that it broke.
+    fn take_what_came(&mut self) -> Option<Option<usize>> {
         let mut piece = [0; LINE_BYTES_MAX];
         let mut piece = ReadBuf::new(&mut piece);
         // Nobody is to be woken: whoever waits for an answer asks again.
         let mut context = Context::from_waker(Waker::noop());
-        if let Poll::Ready(Ok(())) = Pin::new(&mut self.stream).poll_read(&mut context, &mut piece) {
-            self.input.extend_from_slice(piece.filled());
+        match Pin::new(&mut self.stream).poll_read(&mut context, &mut piece) {
+            Poll::Pending => None,
+            Poll::Ready(read) => {
+                self.input.extend_from_slice(piece.filled());
+                Some(read.ok().map(|()| piece.filled().len()))
+            }
         }
-        !self.input.is_empty()
     }
 
     /// Begins TLS. What came in clear and was not used is thrown away: whoever said it was not in TLS (RFC 3207 section 6).

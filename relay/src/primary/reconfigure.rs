@@ -5,7 +5,9 @@ use std::sync::Arc;
 use backupmx_relay_api::config;
 
 use super::{
-    Primary, Settings, lock,
+    Primary, Settings,
+    judged::Judged,
+    lock,
     monitor::{Moment, Monitor},
 };
 use crate::{
@@ -46,10 +48,12 @@ impl Primary {
             self.metrics.primary_up.set(0);
             *lock(&self.breaker) = Breaker::new(breaker.clone());
             lock(&self.hold).forget_primary();
+            *lock(&self.judged) = Judged::default();
         }
         lock(&self.breaker).reconfigure(breaker.clone(), now.at);
         lock(&self.hold).configure(delivery.hold, now.clock);
         lock(&self.alarms).retain(|host, _| names.contains(host));
+        lock(&self.xclient_refused).clear(); // whoever still does not take it is found out at the next message
         if lock(&self.mirror).reconfigure(names) {
             self.keep_offers();
         }

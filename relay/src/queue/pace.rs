@@ -163,7 +163,8 @@ impl Pace {
         self.reduced_at = Some(now);
     }
 
-    fn connections_max(&self, now: Instant) -> usize {
+    /// How many connections the primary takes at most, as far as it is known.
+    pub fn connections_max(&self, now: Instant) -> usize {
         let remembered = self.cap.filter(|(_, until)| now < *until);
         remembered.map_or(self.connections_max, |(cap, _)| cap.min(self.connections_max))
     }

@@ -23,6 +23,10 @@ pub enum Doing {
     Stalled,
     /// It says goodbye, since there are more than the pace allows.
     Leaving,
+    /// It is not yet as far as EHLO, and is to carry mail whose sender waits.
+    Opening,
+    /// It carries such mail, or waits for some.
+    Passing,
 }
 
 /// How many connections are doing what.
@@ -33,11 +37,18 @@ pub struct Places {
     pub idle: usize,
     pub stalled: usize,
     pub leaving: usize,
+    pub opening: usize,
+    pub passing: usize,
 }
 
 impl Places {
     /// All of them.
     pub fn all(&self) -> usize {
+        self.draining() + self.opening + self.passing
+    }
+
+    /// Those that the drain has made.
+    pub fn draining(&self) -> usize {
         self.paced() + self.stalled + self.leaving
     }
 
@@ -51,7 +62,7 @@ impl Places {
 
     /// Those that the primary has taken.
     pub fn served(&self) -> usize {
-        self.all() - self.connecting
+        self.all() - self.connecting - self.opening
     }
 
     fn turn(&mut self, from: &mut Doing, to: Doing) {
@@ -67,6 +78,8 @@ impl Places {
             Doing::Idle => &mut self.idle,
             Doing::Stalled => &mut self.stalled,
             Doing::Leaving => &mut self.leaving,
+            Doing::Opening => &mut self.opening,
+            Doing::Passing => &mut self.passing,
         }
     }
 }
@@ -79,8 +92,7 @@ pub struct Place {
 }
 
 impl Place {
-    pub(super) fn take(queue: Arc<Queue>, begun: Instant) -> Self {
-        let doing = Doing::Connecting;
+    pub(super) fn take(queue: Arc<Queue>, doing: Doing, begun: Instant) -> Self {
         *queue.core().places.count(doing) += 1;
         Self { queue, doing, begun }
     }
@@ -126,7 +138,7 @@ impl Place {
     }
 
     fn others_served(&self, places: &Places) -> usize {
-        places.served() - usize::from(self.doing != Doing::Connecting)
+        places.served() - usize::from(!matches!(self.doing, Doing::Connecting | Doing::Opening))
     }
 
     fn not_again_at_once(&self, mut core: MutexGuard<'_, Core>, others_served: usize, now: Instant) -> bool {

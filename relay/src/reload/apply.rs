@@ -29,7 +29,8 @@ pub fn rules(config: &Config) -> Rules {
         junk_commands_max: document.limits.junk_commands,
     };
     let (domains, etrn, proxies) = (config.domains.clone(), config.etrn.clone(), config.proxies.clone());
-    Rules { terms, limits: limits(config), domains, etrn, proxies }
+    let passes = document.when_primary_up == WhenPrimaryUp::PassThrough;
+    Rules { terms, limits: limits(config), passes, domains, etrn, proxies }
 }
 
 /// What a connection is allowed.
@@ -68,7 +69,8 @@ pub fn apply(config: Config, encryption: &Arc<Encryption>, origin: Origin, parts
         domains: _,  // rules
         hostname: _, // rules, and the primary's callers
         primary,
-        when_primary_up: WhenPrimaryUp::Queue,
+        when_primary_up, // rules, too
+        pass_through: _, // it looks by itself
         recipients: Recipients { unknown: UnknownRecipients::Accept },
         limits: _,                                                                      // rules, places, memory
         retention: Retention { queue: _, at_expiry: AtExpiry::Hold, undeliverable: _ }, // the keeper looks by itself
@@ -81,7 +83,7 @@ pub fn apply(config: Config, encryption: &Arc<Encryption>, origin: Origin, parts
     hall.places.bound(bounds(&config));
     hall.door.memory.bound(memory_bytes(&config), bounds(&config).with_those_leaving());
     let is_other_primary = parts.primary.reconfigure(&config, encryption.clone());
-    parts.queue.reconfigure(&primary.delivery, is_other_primary);
+    parts.queue.reconfigure(&primary.delivery, *when_primary_up, is_other_primary);
     let ignored_keys = origin.ignored_keys.clone();
     parts.running.replace(config, origin, Timestamp::now());
     parts.metrics.config_generation.set(generation);

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
+    pass_through::{PassThrough, Passing},
     policy::{self, Facts, Question, Refusal, client::Networks, recipient::Domains},
     primary::Primary,
     queue::Queue,
@@ -37,6 +38,8 @@ pub struct Door {
     pub rules: ArcSwap<Rules>,
     /// Whether no more mail is taken.
     pub cordoned: watch::Sender<bool>,
+    /// Where mail goes while the primary is up.
+    pub pass_through: Arc<PassThrough>,
     /// Where mail goes.
     pub spool: Spool,
     /// Who is told of it.
@@ -62,6 +65,8 @@ pub struct Rules {
     pub terms: Terms,
     /// What drivers go by.
     pub limits: Limits,
+    /// Whether the primary is asked while its clients wait.
+    pub passes: bool,
     /// Whose mail we take.
     pub domains: Domains,
     /// Who may say ETRN, besides the primary.
@@ -102,6 +107,8 @@ impl Limits {
 pub struct Visitor {
     /// Where the connection comes from, or whom the proxy names.
     pub address: IpAddr,
+    /// From which port; behind a proxy that is not known.
+    pub port: Option<u16>,
     /// What DNS calls it.
     pub name: ClientName,
     /// What it has said already, behind the proxy's header.
@@ -119,7 +126,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     door: &Door,
     stop: &CancellationToken,
 ) {
-    let Visitor { address: client, name, said, place, is_client } = visitor;
+    let Visitor { address: client, port, name, said, place, is_client } = visitor;
     let rules = &door.rules.load_full();
     let (message_bytes_max, parameters) = door.primary.offers(rules.limits.message_bytes_max);
     let etrn = door.primary.has_address(client) || rules.etrn.contain(client);
@@ -128,9 +135,11 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         wire: Wire::new(stream, said, rules.limits.line_bytes_max),
         session: Session::new(&rules.terms, offer),
         partial: None,
+        passing: None,
         promise: None,
         share: door.memory.share(),
         client,
+        port,
         name,
         place,
         is_to_be_counted: is_client && !door.primary.has_address(client),
@@ -139,7 +148,9 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let greeting = connection.session.greeting();
     connection.say(&greeting);
-    match connection.converse(stop).await {
+    let ended = connection.converse(stop).await;
+    connection.give_up_passing();
+    match ended {
         Ok(last) => {
             connection.say(&last);
             if !last.is_goodbye() {
@@ -170,11 +181,14 @@ pub(super) struct Connection<'a, S> {
     pub session: Session<'a>,
     /// The message that comes by BDAT.
     pub partial: Option<Partial>,
+    /// The message that has begun, if the primary is asked about it.
+    pub passing: Option<Passing>,
     /// Room for the message that has begun.
     pub promise: Option<Promise<'a>>,
     /// Memory for its buffers.
     pub share: Share,
     pub client: IpAddr,
+    pub port: Option<u16>,
     pub name: ClientName,
     place: Place,
     /// It has not said hello yet, and is neither the primary nor a proxy's own look at us.
@@ -229,6 +243,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             if !self.session.is_in_transaction() {
                 self.promise = None;
                 self.share.resize(0);
+                self.give_up_passing();
             }
         }
     }
@@ -243,6 +258,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 let bytes = beyond_own(self.session.recipient_bytes());
                 let verdict =
                     self.ask(&question).and_then(|()| self.share.resize(bytes).then_some(()).ok_or(Refusal::Memory));
+                if verdict.is_ok()
+                    && let Some(reply) = self.ask_primary().await
+                {
+                    return Ok(Said::Reply(self.session.not_taken(reply)));
+                }
                 Ok(Said::Reply(self.session.decided(verdict)))
             }
             Step::Receive(draft) => self.receive(draft).await,
@@ -280,7 +300,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
 
     /// Waits for input. `since`: when its client was last heard; `read_bytes`: of content, how much to read at a time.
     pub async fn more(&mut self, since: Instant, read_bytes: Option<usize>) -> Result<(), Ended> {
-        let Self { wire, place, rules, session, .. } = self;
+        let Self { wire, place, rules, session, passing, .. } = self;
         let in_transaction = read_bytes.is_some() || session.is_in_transaction();
         let mut busy = place.busy();
         place.waits(since.into_std(), in_transaction);
@@ -288,6 +308,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         loop {
             let is_busy = *busy.borrow_and_update();
             let deadline = since + rules.limits.patience(is_busy, in_transaction);
+            let slow_at = passing.as_ref().and_then(Passing::slow_at);
             tokio::select! {
                 biased;
                 filled = &mut fill => {
@@ -296,6 +317,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 }
                 () = place.must_give_way() => return Err(Ended::GaveWay),
                 () = sleep_until(deadline) => return Err(WireError::Idle.into()),
+                () = sleep_until(slow_at.unwrap_or(deadline)), if slow_at.is_some() => {
+                    passing.iter_mut().for_each(Passing::set_aside);
+                }
                 changed = busy.changed() => if changed.is_err() { return Err(Ended::GaveWay) },
             }
         }
@@ -382,13 +406,14 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
-    use backupmx_relay_api::config::{Delivery, Document, Host, PrimaryTls};
+    use backupmx_relay_api::config::{Delivery, Document, Host, PrimaryTls, WhenPrimaryUp};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
     use crate::{
         config,
         delivery::{encryption::Encryption, hop::Caller},
+        running::{Origin, Running},
         smtp::{
             memory,
             places::{Bounds, Places},
@@ -403,15 +428,17 @@ mod tests {
         let (spool, _) =
             Spool::open(Arc::new(RealDisk::new(folder)), Watchers { synced: Box::new(|_| {}), rot: Box::new(|_| {}) })
                 .unwrap();
-        let queue = Arc::new(Queue::new(&Delivery::default()));
+        let queue = Arc::new(Queue::new(&Delivery::default(), WhenPrimaryUp::Queue));
         let hostname = "mx2.example.org".to_owned();
         let mut document =
             Document { domains: vec!["example.org".into()], hostname: hostname.clone(), ..Document::default() };
-        document.primary.hosts = vec![Host { host: "mx1.example.org".into(), port: 25 }];
+        document.primary.hosts = vec![Host { host: "mx1.example.org".into(), port: 25, xclient: false }];
         let encryption = Arc::new(Encryption::new(&PrimaryTls::default()).unwrap());
         let caller = Caller::new(hostname.clone(), encryption, Vec::new());
         let config = config::check(document).unwrap();
-        let primary = Primary::new(&config, caller, queue.clone(), metrics.clone(), folder);
+        let primary = Arc::new(Primary::new(&config, caller, queue.clone(), metrics.clone(), folder));
+        let running = Arc::new(Running::new(config.clone(), Origin::default(), jiff::Timestamp::now()));
+        let pass_through = PassThrough::new(primary.clone(), queue.clone(), spool.clone(), metrics.clone(), running);
         let terms = Terms {
             hostname,
             postmaster_domain: "example.org".into(),
@@ -428,13 +455,14 @@ mod tests {
             busy_before_mail: MINUTE / 6,
         };
         let (etrn, proxies) = (Networks::default(), Networks::default());
-        let rules = Rules { terms, limits, domains: config.domains, etrn, proxies };
+        let rules = Rules { terms, limits, passes: false, domains: config.domains, etrn, proxies };
         Door {
             rules: ArcSwap::from_pointee(rules),
             cordoned: watch::Sender::new(false),
+            pass_through,
             spool,
             queue,
-            primary: Arc::new(primary),
+            primary,
             certificates: Arc::new(Certificates::new(Vec::new()).unwrap()),
             memory: Memory::new(1 << 20, 10),
             promises: Promises::default(),
@@ -456,7 +484,7 @@ mod tests {
     fn visitor(places: &Arc<Places>) -> Visitor {
         let address = "192.0.2.1".parse().unwrap();
         let place = places.admit(address, Instant::now().into_std()).unwrap();
-        Visitor { address, name: ClientName::none(), said: Vec::new(), place, is_client: true }
+        Visitor { address, port: None, name: ClientName::none(), said: Vec::new(), place, is_client: true }
     }
 
     /// Says all of it and then nothing more, and returns what is heard until the relay closes.

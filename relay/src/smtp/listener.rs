@@ -75,7 +75,7 @@ pub async fn run(entrance: Entrance, hall: Arc<Hall>, stop: CancellationToken) {
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
-            Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
+            Ok((stream, peer)) => (stream, SocketAddr::new(peer.ip().to_canonical(), peer.port())),
             Err(cause) => {
                 tracing::warn!(%cause, "accept connection");
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -85,13 +85,15 @@ pub async fn run(entrance: Entrance, hall: Arc<Hall>, stop: CancellationToken) {
         let _ = stream.set_nodelay(true); // replies are small and written at once; Nagle would only delay them
         let (hall, stop) = (hall.clone(), stop.clone());
         if !is_behind_proxies {
-            sessions.spawn(async move { hall.welcome(stream, Guest::Client(peer), Vec::new(), &stop).await });
+            sessions.spawn(async move {
+                hall.welcome(stream, Guest::Client(peer.ip(), Some(peer.port())), Vec::new(), &stop).await
+            });
             continue;
         }
-        let is_trusted = hall.door.rules.load().proxies.contain(peer);
+        let is_trusted = hall.door.rules.load().proxies.contain(peer.ip());
         let place = waiting.clone().try_acquire_owned().ok().filter(|_| is_trusted);
         let Some(place) = place else {
-            hall.turn_away_proxy(peer, "it is not in proxyProtocol.trusted, or too many connections wait");
+            hall.turn_away_proxy(peer.ip(), "it is not in proxyProtocol.trusted, or too many connections wait");
             continue;
         };
         sessions.spawn(async move {
@@ -102,9 +104,9 @@ pub async fn run(entrance: Entrance, hall: Arc<Hall>, stop: CancellationToken) {
             };
             drop(place);
             match heard {
-                Some((Some(client), said)) => hall.welcome(stream, Guest::Client(client), said, &stop).await,
-                Some((None, said)) => hall.welcome(stream, Guest::Proxy(peer), said, &stop).await,
-                None => hall.turn_away_proxy(peer, "it sent no PROXY header"),
+                Some((Some(client), said)) => hall.welcome(stream, Guest::Client(client, None), said, &stop).await,
+                Some((None, said)) => hall.welcome(stream, Guest::Proxy(peer.ip()), said, &stop).await,
+                None => hall.turn_away_proxy(peer.ip(), "it sent no PROXY header"),
             }
         });
     }
@@ -136,18 +138,20 @@ async fn header(stream: &mut TcpStream) -> Option<(Option<IpAddr>, Vec<u8>)> {
 /// Who comes.
 #[derive(Clone, Copy)]
 enum Guest {
-    /// Somebody with mail.
-    Client(IpAddr),
+    /// Somebody with mail, and from which port, if that is known.
+    Client(IpAddr, Option<u16>),
     /// A proxy that speaks for itself, to see whether we live: no sign that senders fail at the primary.
     Proxy(IpAddr),
 }
 
 impl Hall {
     async fn welcome(&self, stream: TcpStream, guest: Guest, said: Vec<u8>, stop: &CancellationToken) {
-        let (Guest::Client(client) | Guest::Proxy(client)) = guest;
-        let client = client.to_canonical();
+        let (client, port, is_client) = match guest {
+            Guest::Client(client, port) => (client.to_canonical(), port, true),
+            Guest::Proxy(proxy) => (proxy.to_canonical(), None, false),
+        };
         if *self.door.cordoned.borrow() {
-            if matches!(guest, Guest::Client(_)) {
+            if is_client {
                 self.door.primary.client_connected(client); // delivery goes on
             }
             return self.turn_away(stream, client, &Reply::cordoned()).await;
@@ -156,13 +160,13 @@ impl Hall {
             return self.turn_away(stream, client, &Reply::too_many_connections()).await;
         };
         self.door.metrics.sessions.inc();
-        let names = self.names.as_ref().filter(|_| matches!(guest, Guest::Client(_)));
+        let names = self.names.as_ref().filter(|_| is_client);
         let name = names.map_or_else(ClientName::none, |names| names.look_up(client));
-        if matches!(guest, Guest::Client(_)) {
+        if is_client {
             self.door.primary.client_connected(client);
         }
-        let is_client = matches!(guest, Guest::Client(_));
-        connection::serve(stream, Visitor { address: client, name, said, place, is_client }, &self.door, stop).await;
+        let visitor = Visitor { address: client, port, name, said, place, is_client };
+        connection::serve(stream, visitor, &self.door, stop).await;
         self.door.metrics.sessions.dec();
     }
 

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use jiff::Timestamp;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -12,7 +11,7 @@ use super::{
     connection::{Connection, Ended, Said},
     data::{ChunkReader, DataReader, Fault},
     memory::{NARROW_READ_BYTES, READ_BYTES, SESSION_BYTES_MAX, beyond_own},
-    parameter::MailParameters,
+    passing,
     reply::Reply,
     session::{Chunk, Draft, refuse},
 };
@@ -24,6 +23,7 @@ use crate::{
         id::MessageId,
         trace::{self, Circumstances},
     },
+    pass_through::{AtEnd, Maybe},
     policy::{Question, Refusal},
     queue::scheduler::Lane,
     spool::{Incoming, NotKept},
@@ -41,12 +41,12 @@ pub(super) struct Partial {
 }
 
 /// A message that is coming in.
-struct Message {
-    incoming: Incoming,
-    arrival: Arrival,
+pub(super) struct Message {
+    pub incoming: Incoming,
+    pub arrival: Arrival,
     header: HeaderReader,
     /// Whether the spool could take its content so far.
-    written: Result<(), NotKept>,
+    pub written: Result<(), NotKept>,
     /// What its recipients count for.
     envelope_bytes: usize,
 }
@@ -54,13 +54,19 @@ struct Message {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// From 354 to the reply to the final dot.
     pub async fn receive(&mut self, draft: Draft) -> Result<Said, Ended> {
+        if let Some(reply) = self.begin_content().await {
+            return Ok(Said::Reply(reply));
+        }
         let mut message = self.begin(draft);
+        self.pass_trace(&message).await;
         Reply::start_data().write(self.wire.output());
         let mut reader = DataReader::new(self.session.offer().message_bytes_max);
         loop {
             self.read(&mut message).await?;
+            let before = message.incoming.buffer().len();
             let (taken, ended) = message.append(|content| reader.feed(self.wire.input(), content));
             self.wire.consume(taken);
+            self.pass_content(&mut message, before, reader.fault().is_some(), !ended).await;
             self.put_away(&mut message, reader.content_bytes()).await;
             if reader.content_bytes() > self.skipped_bytes_max() {
                 return Ok(Said::Last(Reply::far_too_large()));
@@ -80,8 +86,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// A part of a message that comes by BDAT, to its end.
     pub async fn receive_chunk(&mut self, Chunk { bytes, is_last, begins }: Chunk) -> Result<Said, Ended> {
         if let Some(draft) = begins {
+            if let Some(reply) = self.begin_content().await {
+                self.session.chunk_failed();
+                return self.skip(bytes, reply).await;
+            }
             let reader = ChunkReader::new(self.session.offer().message_bytes_max);
-            self.partial = Some(Partial { message: self.begin(draft), reader });
+            let message = self.begin(draft);
+            self.pass_trace(&message).await;
+            self.partial = Some(Partial { message, reader });
         }
         let Some(Partial { mut message, mut reader }) = self.partial.take() else {
             return self.skip(bytes, Reply::local_error()).await;
@@ -92,10 +104,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let mut rest = bytes;
         while rest > 0 {
             self.read(&mut message).await?;
+            let before = message.incoming.buffer().len();
             let (piece, taken) = self.piece(rest);
             message.append(|content| reader.feed(piece, content));
             self.wire.consume(taken);
             rest -= taken as u64;
+            self.pass_content(&mut message, before, reader.fault().is_some(), rest > 0 || !is_last).await;
             self.put_away(&mut message, reader.content_bytes()).await;
         }
         if is_last && reader.finish(message.incoming.buffer()) {
@@ -103,6 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             message.arrival.line_end_added = true;
         }
         if let Some(fault) = reader.fault() {
+            self.give_up_passing();
             self.session.chunk_failed();
             return Ok(Said::Reply(unacceptable(fault)));
         }
@@ -133,11 +148,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     fn begin(&self, draft: Draft) -> Message {
-        let Draft { helo, protocol, reverse_path, recipients, recipient_bytes, parameters } = draft;
-        let MailParameters { size: _, body, smtputf8, ret, envid } = parameters;
-        let (id, received_at, client) = (MessageId::new(), Timestamp::now(), self.client);
-        let envelope =
-            Envelope { id, received_at, client, helo, protocol, reverse_path, recipients, body, smtputf8, ret, envid };
+        let recipient_bytes = draft.recipient_bytes;
+        let envelope = self.envelope(draft);
         let hostname = &self.rules.terms.hostname;
         let cipher = self.wire.cipher();
         let circumstances = Circumstances { client_name: self.name.get(), cipher: cipher.as_deref() };
@@ -204,24 +216,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// All of a message has come.
     async fn keep(&mut self, message: Message, content_bytes: u64) -> Result<Said, Ended> {
-        let Message { incoming, arrival, header, written, envelope_bytes: _ } = message;
-        if let Err(refusal) = self.ask(&Question::Content(header.trail())) {
+        if let Err(refusal) = self.ask(&Question::Content(message.header.trail())) {
+            self.give_up_passing();
             if refusal == Refusal::SentBack {
                 tracing::error!(client = %self.client, "the primary sends back what it got from here");
                 self.door.primary.sends_back();
             }
             return Ok(Said::Reply(refuse(refusal)));
         }
+        if message.written.is_err() {
+            self.give_up_passing(); // without a whole copy the primary's silence would lose it
+        }
+        let maybe = match self.end_passing(&message).await {
+            AtEnd::Ours(maybe) => maybe,
+            AtEnd::No(no) => return Ok(Said::Reply(passing::reply(&no))),
+            AtEnd::Passed { proof, next_hop } => {
+                let Message { incoming, arrival, .. } = message;
+                self.door.metrics.passed.inc();
+                self.door.spool.passed(incoming.recipients().len());
+                arrival.log_passed(content_bytes, &next_hop, &proof.words());
+                return Ok(Said::Reply(self.session.passed(&proof, arrival.id)));
+            }
+        };
+        self.keep_here(message, content_bytes, maybe).await
+    }
+
+    /// It is ours to keep. `maybe`: the primary may have it, too.
+    async fn keep_here(&mut self, message: Message, content_bytes: u64, maybe: Option<Maybe>) -> Result<Said, Ended> {
+        let Message { incoming, arrival, written, .. } = message;
         let outcome = match written {
             Ok(()) => incoming.keep().await,
             Err(reason) => Err(reason),
         };
         match &outcome {
             Ok(receipt) => {
+                let (id, recipients) = (receipt.id(), arrival.recipients as u32); // config.rs bounds them
                 self.door.metrics.accepted.inc();
                 arrival.log(content_bytes);
-                self.door.primary.kept_meanwhile(receipt.id(), content_bytes);
-                self.door.queue.spooled(receipt.id(), arrival.flow, Lane::New);
+                self.door.primary.kept_meanwhile(id, content_bytes);
+                match maybe {
+                    Some(maybe) => self.door.pass_through.settle(maybe, id, arrival.flow, recipients),
+                    None => self.door.queue.spooled(id, arrival.flow, Lane::New),
+                }
             }
             Err(reason) => tracing::error!(id = %arrival.id, client = %self.client, ?reason, "not kept"),
         }
@@ -272,15 +308,15 @@ fn unacceptable(fault: Fault) -> Reply {
 }
 
 /// What the log says of a message that came in.
-struct Arrival {
-    id: MessageId,
+pub(super) struct Arrival {
+    pub id: MessageId,
     client: IpAddr,
     client_name: String,
     sender: String,
     flow: Flow,
     recipients: usize,
     /// The content came by BDAT without its last line end, and got one.
-    line_end_added: bool,
+    pub line_end_added: bool,
 }
 
 impl Arrival {
@@ -295,6 +331,13 @@ impl Arrival {
             recipients: envelope.recipients.len(),
             line_end_added: false,
         }
+    }
+
+    /// The primary has it.
+    fn log_passed(&self, content_bytes: u64, next_hop: &str, words: &str) {
+        let Self { id, client, client_name, sender, recipients, .. } = self;
+        let reply = shown(words);
+        tracing::info!(%id, %client, client_name, sender, recipients, bytes = content_bytes, next_hop, reply, "passed");
     }
 
     fn log(&self, content_bytes: u64) {

@@ -2,7 +2,12 @@
 
 use std::borrow::Cow;
 
-use crate::mail::id::MessageId;
+use crate::{delivery::answer::Answer, mail::id::MessageId};
+
+/// Lines of the primary that a sender hears: its software keeps no more.
+const FOREIGN_LINES_MAX: usize = 20;
+/// Longest line of ours, with the code (RFC 5321 section 4.5.3.1.5).
+const FOREIGN_CHARS_MAX: usize = 480;
 
 /// One reply, of one line or more.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,6 +100,54 @@ impl Reply {
     /// The message is ours. Only `Session::kept` says this, and only for a `Receipt`.
     pub(super) fn queued_as(id: MessageId) -> Self {
         Self::new(250, "2.0.0", format!("Kept as {id}"))
+    }
+
+    /// The primary has it. Only `Session::passed` says this, and only for a `PassedOn`.
+    pub(super) fn passed_on(id: MessageId, words: &str) -> Self {
+        Self::new(250, "2.0.0", printable(&format!("Passed on as {id}, the primary says: {words}")))
+    }
+
+    /// A refusal of the primary, in its own words; made fit for our line, and with an enhanced code on each line (RFC 2034).
+    pub fn of_primary(answer: &Answer) -> Self {
+        let class = answer.code / 100;
+        let has_own = answer.enhanced().is_some();
+        let told = |line: &String| -> Cow<'static, str> {
+            if has_own { printable(line) } else { printable(&format!("{class}.0.0 {line}")) }.into()
+        };
+        let lines: Vec<_> = answer.lines.iter().take(FOREIGN_LINES_MAX).map(told).collect();
+        // It closes towards us, and not we towards the sender.
+        let code = if answer.closes() { 451 } else { answer.code };
+        Self { lines, ..Self::refusal(code, "", "primary", "") }
+    }
+
+    /// The primary refuses us, and not the mail: its sender should try the primary itself.
+    pub fn primary_judges_us() -> Self {
+        Self::refusal(
+            451,
+            "4.7.1",
+            "judged",
+            "The primary does not take this from its backup; try the primary, or again later",
+        )
+    }
+
+    /// All connections to the primary are in use.
+    pub fn primary_busy() -> Self {
+        Self::refusal(451, "4.3.2", "busy", "The primary has no free connection for this; try again soon")
+    }
+
+    /// The primary refused somebody, and does not say whether it is well.
+    pub fn primary_unclear() -> Self {
+        Self::refusal(451, "4.3.0", "unclear", "The primary gives no clear answer; try again later")
+    }
+
+    /// A primary that took a recipient before, and does not when it is offered all of a slow message.
+    pub fn recipients_changed() -> Self {
+        Self::refusal(451, "4.3.0", "unclear", "The primary takes not all of these recipients any more; send it again")
+    }
+
+    /// The message needs SMTPUTF8, which was offered here and is not offered by the primary now.
+    pub fn primary_lacks_smtputf8() -> Self {
+        Self::refusal(451, "4.6.7", "smtputf8", "The primary offers no SMTPUTF8 any more; try again later")
     }
 
     /// QUIT.
@@ -343,6 +396,11 @@ impl Reply {
     }
 }
 
+/// Foreign words for one line: what is not printable ASCII would be another line, or no reply at all.
+fn printable(text: &str) -> String {
+    text.chars().take(FOREIGN_CHARS_MAX).map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,6 +418,22 @@ mod tests {
             written(&Reply::extensions("mx2.example.org", vec!["PIPELINING".into(), "SIZE 1000".into()])),
             "250-mx2.example.org\r\n250-PIPELINING\r\n250 SIZE 1000\r\n"
         );
+    }
+
+    #[test]
+    fn the_primarys_words_stay_and_cannot_become_another_line() {
+        let answer = |code, lines: &[&str]| Answer { code, lines: lines.iter().map(ToString::to_string).collect() };
+        for (code, lines, expected) in [
+            (550, &["5.1.1 <x@example.org>: unknown"][..], "550 5.1.1 <x@example.org>: unknown\r\n"),
+            (550, &["no such user"], "550 5.0.0 no such user\r\n"),
+            (450, &["4.2.1 later,", "4.2.1 really"], "450-4.2.1 later,\r\n450 4.2.1 really\r\n"),
+            (550, &["5.1.1 a\rb\0\u{fc}"], "550 5.1.1 a?b??\r\n"),
+        ] {
+            assert_eq!(written(&Reply::of_primary(&answer(code, lines))), expected);
+        }
+        let long = written(&Reply::of_primary(&answer(550, &vec!["x".repeat(4000).as_str(); 128])));
+        assert!(long.lines().count() == FOREIGN_LINES_MAX && long.lines().all(|line| line.len() < 510), "{long}");
+        assert!(written(&Reply::passed_on(MessageId::new(), &"x".repeat(600))).len() < 512);
     }
 
     #[test]

@@ -8,9 +8,11 @@ use super::{
     reply::Reply,
 };
 use crate::{
+    delivery::passage::PassedOn,
     mail::{
         address::{Address, BadAddress},
         envelope::{Body, Offers, Protocol, Recipient},
+        id::MessageId,
     },
     policy::{Question, Refusal},
     spool::{NotKept, Receipt},
@@ -418,6 +420,27 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The recipient that policy was asked about.
+    pub fn asked_recipient(&self) -> Option<&Recipient> {
+        match &self.asked {
+            Some(Asked::Rcpt(recipient)) => Some(recipient),
+            _ => None,
+        }
+    }
+
+    /// The message that has begun, with the recipients that were taken so far.
+    pub fn begun(&self) -> Option<Draft> {
+        Some(self.transaction.as_ref()?.draft(self.client.as_ref()?))
+    }
+
+    /// The primary does not take the recipient, or we cannot ask it: `reply` says so.
+    pub fn not_taken(&mut self, reply: Reply) -> Reply {
+        self.asked = None;
+        // Who names one unknown recipient after the other guesses addresses.
+        self.junk_commands += u32::from(reply.code() / 100 == 5);
+        reply
+    }
+
     /// The transaction, if content may come for it; else why not.
     fn ready(&mut self) -> Result<(&(String, Protocol), &mut Transaction), Reply> {
         let client = self.client.as_ref().ok_or(Reply::bad_sequence("EHLO or HELO"))?;
@@ -463,7 +486,13 @@ impl<'a> Session<'a> {
         self.transaction.as_ref().is_some_and(|transaction| transaction.is_chunked)
     }
 
-    /// The content came whole, and the spool was asked to keep it. Nothing else in the crate can say 250 to a final dot.
+    /// The primary has taken the message. Nothing but this and [`Session::kept`] can say 250 to a final dot.
+    pub fn passed(&mut self, passed: &PassedOn, id: MessageId) -> Reply {
+        self.junk_commands = 0;
+        Reply::passed_on(id, &passed.words())
+    }
+
+    /// The content came whole, and the spool was asked to keep it.
     ///
     /// `None`: no reply would be true, so the connection must be closed without one.
     pub fn kept(&mut self, outcome: Result<Receipt, NotKept>) -> Option<Reply> {

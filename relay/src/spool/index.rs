@@ -151,6 +151,12 @@ impl Index {
         self.account = Account { queued: self.account.queued, ..totals };
     }
 
+    /// So many recipients were never ours, since the primary took their mail while its sender waited.
+    pub fn passed(&mut self, recipients: u64) {
+        self.account.accepted += recipients;
+        self.account.passed += recipients;
+    }
+
     /// Damage took records along: what is missing from the account is counted as damaged. What is too much in it comes
     /// from a lost outcome, so the message is delivered again, and counts as accepted again.
     pub fn admit_damage(&mut self) {

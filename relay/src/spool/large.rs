@@ -67,6 +67,17 @@ impl LargeWriter {
         Ok(())
     }
 
+    /// How long the content is so far.
+    pub fn content_bytes(&self) -> u64 {
+        self.content_bytes
+    }
+
+    /// What was written so far, to be read once more.
+    pub fn written(&self) -> Written {
+        let offset = HEADER_BYTES as u64 + u64::from(self.fields_length);
+        Written { file: self.file.clone(), offset, rest_bytes: self.content_bytes }
+    }
+
     /// Makes the file durable under its final name.
     pub fn finish(mut self) -> io::Result<Finished> {
         let mut header = Vec::with_capacity(HEADER_BYTES);
@@ -83,6 +94,24 @@ impl LargeWriter {
         self.unfinished = Some(path(self.id));
         self.disk.sync_folder(FOLDER)?;
         Ok(Finished(self))
+    }
+}
+
+/// Content of a file that still comes in. It was not synced, and need not be: this process wrote it.
+pub struct Written {
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+    rest_bytes: u64,
+}
+
+impl Written {
+    /// The next piece.
+    pub fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let bytes = self.rest_bytes.min(PIECE_BYTES);
+        let mut piece = vec![0; bytes as usize];
+        self.file.read_at(&mut piece, self.offset)?;
+        (self.offset, self.rest_bytes) = (self.offset + bytes, self.rest_bytes - bytes);
+        Ok((bytes > 0).then_some(piece))
     }
 }
 

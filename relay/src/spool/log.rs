@@ -100,6 +100,8 @@ struct Current {
     end: u64,
     /// Up to here a record or the header says so.
     said_synced: u64,
+    /// Recipients passed on, as the last record or header says.
+    said_passed: u64,
     /// It does not get longer than this.
     bytes_max: u64,
     /// Made of the last room that there is: it takes what became of mail, and no mail.
@@ -253,13 +255,19 @@ impl Log {
     }
 
     /// Says that the last batch is synced, where no later record does, and how the account stands: damage in that
-    /// batch is then told as what it is, and what it took is known.
+    /// batch is then told as what it is, and what it took is known. Mail that passed through stands nowhere else.
     fn mark(&mut self) -> io::Result<()> {
-        let Some(current) = self.current.as_mut().filter(|current| current.said_synced < current.end) else {
+        let account = self.shared.state().index.account();
+        let Some(current) = &mut self.current else { return Ok(()) };
+        // The next segment's header tells it as well, should there be no room for it here.
+        let has_room = current.end + 2 * MARK_BYTES_MAX <= current.bytes_max;
+        let has_passed = current.said_passed != account.passed && has_room;
+        if current.said_synced >= current.end && !has_passed {
             return Ok(());
-        };
+        }
+        current.said_passed = account.passed;
         self.batch.clear();
-        let fields = field::encode_mark(&self.shared.state().index.account());
+        let fields = field::encode_mark(&account);
         let mark = Record { kind: Kind::Mark, is_copy: false, synced: current.end, fields: &fields, content: &[] };
         record::append(&mut self.batch, current.end, current.key, &mark);
         current.write(&self.batch)?;

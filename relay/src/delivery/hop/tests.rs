@@ -309,7 +309,11 @@ async fn a_name_of_which_one_address_is_dead_leads_to_the_other() {
     let hop = caller.open(&Host { host: "mx1.example".into(), ..host }, PATIENCE, false).await.unwrap();
     assert_eq!(hop.address, IpAddr::from(Ipv4Addr::LOCALHOST));
     let caller = Caller { resolver: resolve::tests::asking(|_, _| None).await, ..caller };
-    let cause = caller.open(&Host { host: "mx1.example".into(), port: 25 }, PATIENCE, false).await.err().unwrap();
+    let cause = caller
+        .open(&Host { host: "mx1.example".into(), port: 25, xclient: false }, PATIENCE, false)
+        .await
+        .err()
+        .unwrap();
     assert!(matches!(cause, OpenError::Unreachable { .. }), "{cause}");
 }
 

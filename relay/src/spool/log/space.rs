@@ -142,6 +142,7 @@ impl Log {
             made_at: now,
             end: RECORDS_START,
             said_synced: RECORDS_START,
+            said_passed: header.totals.passed,
             bytes_max: room.bytes_max,
             is_last_room: room.is_last,
             footer: footer::Builder::new(),
