@@ -1,7 +1,14 @@
 //! The conversation with one relay: `GET /status` after `GET /status`, over one connection, each answered when there is news. It
 //! ends only by being dropped.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use backupmx_relay_api::{path, poll, status::Status};
 use futures_util::future::{Either, select};
@@ -10,11 +17,11 @@ use hyper::{
     Request, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
-    header,
 };
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
@@ -31,8 +38,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// A status takes 2 to 5 KiB. Whoever sends more than this is no relay.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
-/// Read at once. Two thousand connections wait with such a buffer each, so it is small.
-const READ_BYTES: usize = 2 << 10;
 /// Between two questions to one relay, however fast it changes: four a second are plenty for a status within three seconds.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Between two questions to a relay that answers at once though it has no news, as one would that does not know how to wait.
@@ -46,13 +51,13 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 enum Silence {
     #[error("connect to {0}: {1}")]
-    Connect(SocketAddr, std::io::Error),
+    Connect(SocketAddr, io::Error),
     #[error("connect to {0}: no answer within {seconds} s; a NetworkPolicy may keep the operator out", seconds = CONNECT_MAX.as_secs())]
     ConnectTooLong(SocketAddr),
     #[error("ask {0}: {1}")]
     Http(SocketAddr, hyper::Error),
-    #[error("ask {0}: connection closed")]
-    Closed(SocketAddr),
+    #[error("ask {0}: {1}")]
+    Lost(SocketAddr, io::Error),
     #[error("ask {0}: no answer in time")]
     TooLong(SocketAddr),
     #[error("ask {0}: answers {1}")]
@@ -67,7 +72,7 @@ impl Silence {
     fn outcome(&self) -> &'static str {
         match self {
             Self::Connect(..) | Self::ConnectTooLong(_) => "unreachable",
-            Self::Http(..) | Self::Closed(_) | Self::TooLong(_) | Self::Body(_) => "broken",
+            Self::Http(..) | Self::Lost(..) | Self::TooLong(_) | Self::Body(_) => "broken",
             Self::Refused(..) | Self::Document(..) => "unreadable",
         }
     }
@@ -112,7 +117,7 @@ pub async fn ask_for_ever(
             }
             // A kept connection may have ended with the relay's last restart: that is told only if a new one fails too.
             Err(cause) if was_open => {
-                (line, at_once) = (None, !matches!(cause, Silence::Http(..) | Silence::Closed(_)));
+                (line, at_once) = (None, !matches!(cause, Silence::Http(..) | Silence::Lost(..)));
                 continue;
             }
             Err(silence) => {
@@ -132,10 +137,10 @@ pub async fn ask_for_ever(
     }
 }
 
-fn answered(held: &watch::Sender<Held>, status: Status) {
+fn answered(held: &watch::Sender<Held>, status: Arc<Status>) {
     held.send_modify(|held| {
         let answers = held.answers + 1;
-        *held = Held { answer: Some(Arc::new(status)), answers, silence: None, silent_since: None };
+        *held = Held { answer: Some(status), answers, silence: None, silent_since: None };
     });
 }
 
@@ -154,79 +159,101 @@ fn is_news(held: &Held, status: &Status) -> bool {
     held.silence.is_some() || !held.answer.as_ref().is_some_and(same)
 }
 
-/// An open connection, and what drives it.
-struct Line {
-    send: http1::SendRequest<Empty<Bytes>>,
-    driver: Pin<Box<http1::Connection<TokioIo<TcpStream>, Empty<Bytes>>>>,
-}
-
 async fn ask_once(
     relays: &Relays,
     address: SocketAddr,
-    line: &mut Option<Line>,
+    line: &mut Option<TcpStream>,
     known: Option<&Status>,
-) -> Result<Status, Silence> {
-    let open = match line {
+) -> Result<Arc<Status>, Silence> {
+    let stream = match line {
         Some(open) => open,
         None => line.insert(connect(relays, address).await?),
     };
-    let Line { send, driver } = open;
     let limit = if known.is_some() { WAIT + ANSWER_MAX } else { ANSWER_MAX };
-    let exchange = std::pin::pin!(timeout(limit, exchange(send, address, known)));
-    let answered = match select(exchange, driver.as_mut()).await {
-        Either::Left((answered, _)) => answered.map_err(|_| Silence::TooLong(address))?,
-        // The driver ends with the connection; what was read before that is the exchange's to tell.
-        Either::Right((_, exchange)) => match timeout(Duration::ZERO, exchange).await {
-            Ok(Ok(answered)) => answered,
-            _ => Err(Silence::Closed(address)),
-        },
-    };
-    let bytes = answered?;
-    serde_json::from_slice(&bytes).map_err(|cause| Silence::Document(address, cause))
+    let answered = timeout(limit, exchange(stream, address, known)).await;
+    answered.map_err(|_| Silence::TooLong(address))?
 }
 
-async fn connect(relays: &Relays, address: SocketAddr) -> Result<Line, Silence> {
+async fn connect(relays: &Relays, address: SocketAddr) -> Result<TcpStream, Silence> {
     // It is never closed; were it, nobody would have to wait.
     let _permit = relays.connecting.acquire().await;
-    let stream = match timeout(CONNECT_MAX, TcpStream::connect(address)).await {
-        Err(_) => return Err(Silence::ConnectTooLong(address)),
-        Ok(connected) => connected.map_err(|cause| Silence::Connect(address, cause))?,
-    };
-    let handshake = http1::Builder::new().read_buf_exact_size(Some(READ_BYTES)).handshake(TokioIo::new(stream));
-    let (send, driver) = handshake.await.map_err(|cause| Silence::Http(address, cause))?;
-    Ok(Line { send, driver: Box::pin(driver) })
-}
-
-async fn exchange(
-    send: &mut http1::SendRequest<Empty<Bytes>>,
-    address: SocketAddr,
-    known: Option<&Status>,
-) -> Result<Bytes, Silence> {
-    let broken = |cause| Silence::Http(address, cause);
-    send.ready().await.map_err(broken)?;
-    let answer = send.send_request(question(address, known)).await.map_err(broken)?;
-    if answer.status() != StatusCode::OK {
-        return Err(Silence::Refused(address, answer.status()));
+    match timeout(CONNECT_MAX, TcpStream::connect(address)).await {
+        Err(_) => Err(Silence::ConnectTooLong(address)),
+        Ok(connected) => connected.map_err(|cause| Silence::Connect(address, cause)),
     }
-    body(answer.into_body()).await.ok_or(Silence::Body(address))
 }
 
-fn question(address: SocketAddr, known: Option<&Status>) -> Request<Empty<Bytes>> {
+/// A relay has no news most of the time. Meanwhile nothing is held but the socket: a client of hyper's keeps 19 KB of buffers, and
+/// there are two thousand.
+async fn exchange(stream: &mut TcpStream, address: SocketAddr, known: Option<&Status>) -> Result<Arc<Status>, Silence> {
+    let lost = |cause| Silence::Lost(address, cause);
+    stream.write_all(question(address, known).as_bytes()).await.map_err(lost)?;
+    stream.peek(&mut [0]).await.map_err(lost)?; // returns with the first byte of the answer, or the end
+    let bytes = Box::pin(answer(stream, address)).await?;
+    serde_json::from_slice(&bytes).map(Arc::new).map_err(|cause| Silence::Document(address, cause))
+}
+
+/// Nothing in it is foreign that is not escaped.
+fn question(address: SocketAddr, known: Option<&Status>) -> String {
     let mut target = path::STATUS.to_owned();
     if let Some(known) = known {
         let started: String = form_urlencoded::byte_serialize(known.started_at.as_bytes()).collect();
         let (after, started_at, wait) = (poll::AFTER, poll::STARTED_AT, poll::WAIT);
         target += &format!("?{after}={}&{started_at}={started}&{wait}={}s", known.revision, WAIT.as_secs());
     }
-    let mut question = Request::new(Empty::new());
-    // Nothing in it is foreign that was not escaped above; a target that cannot be said asks for everything at once.
-    *question.uri_mut() = target.parse().unwrap_or_else(|_| hyper::Uri::from_static(path::STATUS));
-    if let Ok(host) = address.to_string().parse() {
-        question.headers_mut().insert(header::HOST, host);
+    format!("GET {target} HTTP/1.1\r\nhost: {address}\r\n\r\n")
+}
+
+/// Reads the answer that has begun to come: what a relay may write is hyper's to know.
+async fn answer(stream: &mut TcpStream, address: SocketAddr) -> Result<Bytes, Silence> {
+    let broken = |cause| Silence::Http(address, cause);
+    let (mut send, driver) =
+        http1::handshake(TokioIo::new(Answering { stream, is_asked: false })).await.map_err(broken)?;
+    let answered = pin!(async {
+        let answer = send.send_request(Request::new(Empty::<Bytes>::new())).await.map_err(broken)?;
+        if answer.status() != StatusCode::OK {
+            return Err(Silence::Refused(address, answer.status()));
+        }
+        body(answer.into_body()).await.ok_or(Silence::Body(address))
+    });
+    match select(answered, driver).await {
+        Either::Left((answered, _)) => answered,
+        // The driver ends with the connection, and is gone; what was read before that is still to be told.
+        Either::Right((_, answered)) => answered.await,
     }
-    question
 }
 
 async fn body(incoming: Incoming) -> Option<Bytes> {
     Some(Limited::new(incoming, ANSWER_BYTES_MAX).collect().await.ok()?.to_bytes())
+}
+
+/// A connection on which the question was asked already. hyper, which takes no answer without a question, asks it of nobody.
+struct Answering<'a> {
+    stream: &'a mut TcpStream,
+    is_asked: bool,
+}
+
+impl AsyncRead for Answering<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.is_asked {
+            task.waker().wake_by_ref(); // it will be in a moment
+            return Poll::Pending;
+        }
+        Pin::new(&mut *self.stream).poll_read(task, into)
+    }
+}
+
+impl AsyncWrite for Answering<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, question: &[u8]) -> Poll<io::Result<usize>> {
+        self.is_asked = true;
+        Poll::Ready(Ok(question.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }

@@ -177,6 +177,31 @@ async fn a_connection_that_ends_between_two_questions_is_no_silence() {
 }
 
 #[tokio::test]
+async fn an_answer_may_come_in_pieces_and_the_next_question_takes_the_same_connection() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut scene = scene().await;
+    let listener = TcpListener::bind(scene.address).await.unwrap();
+    scene.relays.follow(&id(), &pod(scene.address.ip()));
+    let (mut stream, _) = listener.accept().await.unwrap();
+    for revision in 1..4 {
+        let mut question = [0; 2000];
+        let length = stream.read(&mut question).await.unwrap();
+        let question = std::str::from_utf8(&question[..length]).unwrap();
+        let known = format!("?{}={}&", keys::AFTER, revision - 1);
+        assert_eq!(question.contains(&known), revision > 1, "{question}");
+        let (head, body) = ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", status(revision).to_string());
+        let answer = format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        for piece in answer.as_bytes().chunks(50) {
+            stream.write_all(piece).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        scene.wakes().await;
+        let report = scene.report().await;
+        assert_eq!((report.answer.unwrap().revision, report.silence), (revision, None));
+    }
+}
+
+#[tokio::test]
 async fn asking_ends_with_the_pod() {
     let scene = scene().await;
     let fake = Fake::on(scene.address, status(1)).await;
