@@ -59,7 +59,7 @@ pub struct Memory {
     pub nudges: Nudges,
     /// Relays that were seen empty, for the next decision.
     pub sightings: Vec<Sighting>,
-    /// The status that was written last, and the resource version that came of it.
+    /// What was written last into the status, and the resource version that came of it.
     pub written: Option<(Written, u64)>,
     /// Reconciles that failed one after the other.
     pub failures: u32,

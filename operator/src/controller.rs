@@ -145,9 +145,9 @@ fn readable(event: watcher::Result<Event<DeserializeGuard<BackupMx>>>) -> Option
     }
 }
 
-/// What nobody here reads need not be kept.
+/// What nobody here reads need not be kept, room for it neither.
 fn trim(mx: &mut BackupMx) {
-    mx.managed_fields_mut().clear();
+    mx.meta_mut().managed_fields = None;
     mx.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 

@@ -34,7 +34,7 @@ pub async fn publish(
     status: BackupMxStatus,
     now: Timestamp,
 ) -> Result<Option<Duration>, Error> {
-    let (written, newest) = ctx.remember(id, |memory| memory.written.clone()).unzip();
+    let (written, newest) = ctx.remember(id, |memory| memory.written).unzip();
     // Not for ever: a cluster that was restored from a copy counts from an earlier number.
     let is_recent = written.as_ref().is_some_and(|written| now.duration_since(written.at) < NUMBERS_INTERVAL);
     if is_recent && newest.is_some_and(|newest| version(mx) < newest) {
@@ -57,8 +57,7 @@ pub async fn publish(
     };
     ctx.metrics.wrote_status();
     tell(ctx, mx, &status).await;
-    let written = Written { at: now, status };
-    ctx.remember(id, |memory| memory.written = Some((written, version(&answer))));
+    ctx.remember(id, |memory| memory.written = Some((Written::new(now, &status), version(&answer))));
     Ok(None)
 }
 

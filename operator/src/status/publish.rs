@@ -4,7 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::conditions::{Kind, holds};
-use crate::crd::{BackupMxStatus, PrimaryStatus};
+use crate::{
+    apply::hash,
+    crd::{BackupMxStatus, PrimaryStatus},
+};
 
 /// Between two writes of numbers: a drain changes them all the time, and nobody reads faster.
 pub const NUMBERS_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
@@ -12,12 +15,19 @@ pub const NUMBERS_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 pub const WRITES_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
 
 /// What we wrote last.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Written {
     /// When.
     pub at: Timestamp,
-    /// What.
-    pub status: BackupMxStatus,
+    /// Hash of what it meant. The status itself would be held a second time, for each resource.
+    meant: u64,
+}
+
+impl Written {
+    /// This status, at this time.
+    pub fn new(at: Timestamp, status: &BackupMxStatus) -> Self {
+        Self { at, meant: hash(&numbers(status.clone())) }
+    }
 }
 
 /// Whether to write.
@@ -47,7 +57,7 @@ pub fn publish_due(
     }
     // We have already said this: we have not heard our own echo yet, or somebody wrote over it. Neither is answered at once, or
     // two who disagree would write as fast as they can.
-    if written.is_some_and(|written| numbers(written.status.clone()) == meant) {
+    if written.is_some_and(|written| written.meant == hash(&meant)) {
         return after(written, NUMBERS_INTERVAL, now);
     }
     let mail_flows = [found, new].iter().all(|status| holds(&status.conditions, Kind::PrimaryReachable));

@@ -182,6 +182,6 @@ impl Situation {
     }
 
     pub fn written(&self) -> Written {
-        Written { at: self.now, status: self.status() }
+        Written::new(self.now, &self.status())
     }
 }
