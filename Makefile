@@ -1,7 +1,7 @@
 # The only command runner: `make help` lists what there is. CI calls the same targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-kubernetes test tools image cluster-up cluster-down crash soak mutants bench-spool check audit generate
+.PHONY: help demo demo-kubernetes test tools image cluster-up cluster-down crash soak mutants bench-spool bench-pass-through check audit generate
 
 # Two compilers at a time: more only fight over a small machine.
 export CARGO_BUILD_JOBS ?= 2
@@ -79,6 +79,11 @@ bench-spool: ## Measure the spool on the disk below target/ (some minutes, 6 GiB
 	@echo "Building (some minutes the first time) ..."
 	@$(CARGO) build --quiet --release --package backupmx-tests --bin bench-spool
 	@$${CARGO_TARGET_DIR:-target}/release/bench-spool --folder "$${CARGO_TARGET_DIR:-target}" $(ARGS)
+
+bench-pass-through: ## Measure what passing through to the primary costs, beside the primary alone (two minutes; or: ARGS=--quick)
+	@echo "Building (some minutes the first time) ..."
+	@$(CARGO) build --quiet --release --package backupmx-relay --package backupmx-tests --bins
+	@$${CARGO_TARGET_DIR:-target}/release/bench-pass-through $(ARGS)
 
 check: ## Format, lints, what dependencies may be, generated files, chart and examples, and each crate on its own
 	$(CARGO) fmt --all --check

@@ -81,6 +81,22 @@ fn a_delivery_that_is_under_way_ends_where_it_began_and_nothing_comes_twice() {
 }
 
 #[test]
+fn mail_passes_through_from_the_document_on_that_says_so_and_is_kept_again_by_the_next() {
+    let (primary, mount) = (Primary::start(), Mount::new());
+    let queue = document(&primary, "domains: [example.org]");
+    let relay = mount.start(&queue);
+    relay.until(LIMIT, "the primary is up", |status| status.primary.host.is_some());
+    let mut heard = Vec::new();
+    for text in [&queue, &queue.replace(": Queue\n", ": PassThrough\n"), &queue] {
+        mount.publish(&relay, text);
+        let mut client = Client::hello(relay.smtp()).expect("the relay takes connections");
+        let reply = client.send(&Envelope::to("bob"), CONTENT).expect("the relay answers").to_string();
+        heard.push(reply.split(" as ").next().unwrap_or_default().to_owned());
+    }
+    assert_eq!(heard, ["250 2.0.0 Kept", "250 2.0.0 Passed on", "250 2.0.0 Kept"]);
+}
+
+#[test]
 fn a_hold_in_the_document_stops_the_drain_and_its_end_lets_it_go_on() {
     let (primary, mount) = (Primary::start(), Mount::new());
     let with = |hold: bool| {
@@ -358,10 +374,10 @@ impl Mount {
     }
 }
 
-/// A document for this primary, in which a test need not wait for probes. `rest`: its other keys.
+/// A document for this primary, in which a test need not wait for probes, and all mail goes by the queue. `rest`: its other keys.
 fn document(primary: &Primary, rest: &str) -> String {
     format!(
-        "{rest}\nhostname: {HOSTNAME}\nprimary:\n  hosts: [{{host: 127.0.0.1, port: {}}}]\n  \
+        "{rest}\nwhenPrimaryUp: Queue\nhostname: {HOSTNAME}\nprimary:\n  hosts: [{{host: 127.0.0.1, port: {}}}]\n  \
          probe: {{interval: 300ms, intervalWhileQueued: 300ms, failureThreshold: 2}}\n",
         primary.address().port()
     )

@@ -9,7 +9,11 @@ mod names_the_client;
 mod scene;
 #[path = "passes_through/shares_connections.rs"]
 mod shares_connections;
+#[path = "passes_through/slow_primaries.rs"]
+mod slow_primaries;
 #[path = "passes_through/slow_senders.rs"]
 mod slow_senders;
+#[path = "passes_through/trust.rs"]
+mod trust;
 #[path = "passes_through/verdicts.rs"]
 mod verdicts;

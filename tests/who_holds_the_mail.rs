@@ -2,6 +2,7 @@
 //! nothing comes twice but where the table says that it may.
 
 use std::{
+    io,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -13,6 +14,7 @@ use std::{
 use backupmx_relay_api::status::{Account, PrimaryState};
 use support::{
     Client, Primary, Relay,
+    certificate::Certificate,
     proxy::{Fault, Harm, Proxy, Side, Step},
     trace_field,
 };
@@ -48,6 +50,7 @@ struct Case {
     fate: Fate,
     recipients: u64,
     by_bdat: bool,
+    in_tls: bool,
 }
 
 /// What each harm does to a message, by docs/smtp.md.
@@ -101,8 +104,25 @@ fn harms() -> Vec<(Harm, Fate)> {
         let side = if step == Step::Greeting { BeforeReply } else { BeforeCommand };
         harms.push((Harm::at(step, side, Fault::Replace(words.into())), fate));
     }
+    // An answer too many: no later one may be taken for what it is not.
+    for step in [Step::Greeting, Step::Ehlo, Step::Mail, Step::Rcpt, Step::Data, Step::Dot] {
+        let fate = if step == Step::Dot { Fate::Passes } else { Fate::Kept };
+        harms.push((Harm::at(step, BeforeReply, Fault::Duplicate), fate));
+    }
     for fault in breaks.into_iter().chain([Fault::Hold]) {
         harms.push((Harm::within_content(fault).after_bytes(20), Fate::MaybeTwice));
+    }
+    harms
+}
+
+/// The same for TLS, which is an opportunity and no more by default: without it mail passes in clear.
+fn harms_of_tls() -> Vec<(Harm, Fate)> {
+    let mut harms = Vec::new();
+    for step in [Step::StartTls, Step::Handshake] {
+        for side in [Side::BeforeCommand, Side::AfterCommand, Side::BeforeReply, Side::AfterReply] {
+            let faults = [Fault::Cut, Fault::Reset, Fault::Hold, Fault::Delay(Duration::from_millis(300))];
+            harms.extend(faults.map(|fault| (Harm::at(step, side, fault), Fate::Passes)));
+        }
     }
     harms
 }
@@ -112,9 +132,16 @@ fn whatever_breaks_where_nothing_is_lost_and_what_was_said_holds() {
     let mut cases: Vec<Case> = Vec::new();
     for (harm, fate) in harms() {
         for (recipients, by_bdat) in [(1, false), (3, false), (1, true), (3, true)] {
-            cases.push(Case { harm: harm.clone().times(1), fate, recipients, by_bdat });
+            cases.push(Case { harm: harm.clone().times(1), fate, recipients, by_bdat, in_tls: false });
         }
     }
+    cases.extend(harms_of_tls().into_iter().map(|(harm, fate)| Case {
+        harm: harm.times(1),
+        fate,
+        recipients: 1,
+        by_bdat: false,
+        in_tls: true,
+    }));
     println!("{} cases", cases.len());
     let (next, doubles, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -138,6 +165,9 @@ impl Case {
     /// Returns how often the primary has the message in the end.
     fn run(&self) -> Result<usize, String> {
         let primary = Primary::start();
+        if self.in_tls {
+            primary.offer_tls(&Certificate::of(&["127.0.0.1"]));
+        }
         let proxy = Proxy::before(primary.address());
         let relay = Relay::passing(proxy.address()).config(CONFIG).start();
         relay.until(LIMIT, "the primary is known to be up", |status| status.primary.state == PrimaryState::Up);
@@ -214,4 +244,45 @@ impl Case {
         }
         Ok(copies)
     }
+}
+
+#[test]
+fn a_sender_that_breaks_off_at_any_step_leaves_nothing_half_done() {
+    for step in [Step::Mail, Step::Rcpt, Step::Data, Step::Dot, Step::Bdat] {
+        for side in [Side::BeforeCommand, Side::AfterCommand, Side::BeforeReply, Side::AfterReply] {
+            for fault in [Fault::Cut, Fault::Reset] {
+                let primary = Primary::start();
+                let relay = Relay::passing(primary.address()).start();
+                relay.until(LIMIT, "it is up", |status| status.primary.state == PrimaryState::Up);
+                let proxy = Proxy::before(relay.smtp());
+                let struck = proxy.harm(Harm::at(step, side, fault.clone()));
+                let heard = break_off(&proxy, step == Step::Bdat);
+                assert_eq!(struck.count(), 1, "{step:?} {side:?} {fault:?}");
+                // What the primary has, it has whole; what its sender heard, holds.
+                let account = relay.until(LIMIT, "nothing is under way", |status| status.sessions == 0).account;
+                let mails = primary.mails();
+                let is_whole = mails.iter().all(|mail| trace_field::split(&mail.content).1 == CONTENT.as_bytes());
+                assert!(is_whole && mails.len() <= 1, "{step:?} {side:?} {fault:?}");
+                assert_eq!(account.passed, mails.len() as u64, "{step:?} {side:?} {fault:?}");
+                assert_eq!((account.difference(), account.queued), (0, 0));
+                assert!(!heard || mails.len() == 1, "{step:?} {side:?} {fault:?}");
+            }
+        }
+    }
+}
+
+/// Says a message through a proxy that breaks off somewhere. Whether it heard that it is taken.
+fn break_off(proxy: &Proxy, by_bdat: bool) -> bool {
+    let say = || -> io::Result<bool> {
+        let mut client = Client::hello(proxy.address())?;
+        client.say("MAIL FROM:<ann@client.example>")?;
+        client.say("RCPT TO:<m0@example.org>")?;
+        if by_bdat {
+            client.raw(format!("BDAT {} LAST\r\n{CONTENT}", CONTENT.len()).as_bytes())?;
+            return Ok(client.reply()?.code == 250);
+        }
+        client.say("DATA")?;
+        Ok(client.say(&(CONTENT.replace("\r\n.", "\r\n..") + "."))?.code == 250)
+    };
+    say().unwrap_or(false)
 }

@@ -382,13 +382,15 @@ primary:
     fn a_key_of_a_newer_program_is_ignored_and_named_and_a_mistake_in_ours_is_not() {
         let parsed = |text: &str| parse(text, Path::new("relay.yaml"));
         let newer =
-            format!("schema: 2\nblessed: true\nlimits: {{messageSize: 1Mi, mood: {{good: 1}}}}\n{}", &GOOD[1..]);
-        let newer = newer.replace("[{host: mx1.example.org}]", "[{host: mx1.example.org, priority: 1}]");
+            format!("schema: 3\nblessed: true\nlimits: {{messageSize: 1Mi, mood: {{good: 1}}}}\n{}", &GOOD[1..]);
+        let hosts = "[{host: mx1.example.org, priority: 1, xclient: true}]\npassThrough: {stall: 3s, zeal: 1}";
+        let newer = newer.replace("[{host: mx1.example.org}]", hosts);
         let (document, ignored) = parsed(&newer).unwrap();
-        assert_eq!(ignored, ["blessed", "limits.mood", "primary.hosts[0].priority"]);
-        assert_eq!((document.limits.message_size, document.schema), (Bytes(1 << 20), 2));
+        assert_eq!(ignored, ["blessed", "limits.mood", "passThrough.zeal", "primary.hosts[0].priority"]);
+        assert!(document.primary.hosts[0].xclient && document.pass_through.stall.to_string() == "3s");
+        assert_eq!((document.limits.message_size, document.schema), (Bytes(1 << 20), 3));
         assert_eq!(check(document).unwrap().document.primary.hosts[0].host, "mx1.example.org");
-        let ours = parsed(&newer.replace("schema: 2", "schema: 1")).unwrap_err().to_string();
+        let ours = parsed(&newer.replace("schema: 3", "schema: 2")).unwrap_err().to_string();
         assert!(ours.contains("blessed") && ours.contains("line 2"), "{ours}");
         assert!(
             parsed(&format!("{newer}whenPrimaryUp: Sometimes\n")).is_err(),
@@ -396,7 +398,7 @@ primary:
         );
         assert_eq!(parsed(GOOD).unwrap().1, [""; 0]);
         let many: String = (0..100).map(|number| format!("new{number}: 1\n")).collect();
-        assert_eq!(parsed(&format!("schema: 2\n{many}{GOOD}")).unwrap().1.len(), IGNORED_KEYS_MAX);
+        assert_eq!(parsed(&format!("schema: 3\n{many}{GOOD}")).unwrap().1.len(), IGNORED_KEYS_MAX);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use backupmx_relay_api::status::PrimaryState;
-use support::{Client, Envelope, Relay, eventually, postfix::Postfix};
+use support::{Client, Envelope, Primary, Relay, eventually, postfix::Postfix};
 
 use crate::scene::{CONTENT, LIMIT, passed, tells};
 
@@ -67,4 +67,20 @@ fn postfix_that_does_not_list_us_gets_its_mail_all_the_same_and_somebody_hears_o
     assert!(reply.starts_with("250 2.0.0 Passed on"), "{reply}");
     let status = relay.status();
     assert!(tells(&status, "does not take XCLIENT"), "{:?}", status.problems);
+}
+
+#[test]
+fn a_primary_that_offers_xclient_and_refuses_it_gets_its_mail_all_the_same() {
+    let primary = Primary::start();
+    primary.offer(&["PIPELINING", "8BITMIME", "XCLIENT NAME ADDR HELO"]);
+    let flags = ["--domain", support::DOMAIN, "--hostname", support::HOSTNAME, "--listen-proxy", "127.0.0.1:0"];
+    let relay = Relay::bare().flags(&flags).config(&config(primary.address())).start();
+    relay.until(LIMIT, "it is up", |status| status.primary.state == PrimaryState::Up);
+    for _ in 0..2 {
+        let reply = send(&relay, "client.example", "bob");
+        assert!(reply.starts_with("250 2.0.0 Passed on"), "{reply}");
+    }
+    let status = relay.status();
+    assert!(tells(&status, "does not take XCLIENT"), "{:?}", status.problems);
+    assert_eq!((status.account, primary.count()), (passed(2), 2));
 }

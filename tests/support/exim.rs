@@ -38,6 +38,15 @@ impl Exim {
     /// # Panics
     /// If the tests do not run as root.
     pub fn prepare(duties: &Duties) -> Self {
+        Self::prepare_with(duties, "", "")
+    }
+
+    /// The same, with these lines in the main part of its configuration, each in place of its own for that option, and with these ACLs besides
+    /// its own `known`.
+    ///
+    /// # Panics
+    /// As [`Self::prepare`].
+    pub fn prepare_with(duties: &Duties, main: &str, acls: &str) -> Self {
         let folder = TempDir::with_prefix("backupmx-exim-").expect("a temporary folder can be made");
         let exim = Self { port: Port::reserve(), running: None, folder };
         fs::set_permissions(exim.folder.path(), PermissionsExt::from_mode(0o755)).expect("our folder is ours");
@@ -50,7 +59,8 @@ impl Exim {
             apart::give(&certificate.file(), &exim.folder.path().join("tls.crt"), USER.1);
             apart::give(&certificate.key_file(), &exim.folder.path().join("tls.key"), USER.1);
         }
-        fs::write(exim.folder.path().join("exim.conf"), exim.configuration(duties)).expect("our folder is ours");
+        fs::write(exim.folder.path().join("exim.conf"), exim.configuration(duties, main, acls))
+            .expect("our folder is ours");
         exim
     }
 
@@ -92,7 +102,7 @@ impl Exim {
             .concat()
     }
 
-    fn configuration(&self, duties: &Duties) -> String {
+    fn configuration(&self, duties: &Duties, main: &str, acls: &str) -> String {
         let (folder, port) = (self.folder.path().display(), self.address().port());
         let users = if duties.users.is_empty() { "*".to_owned() } else { duties.users.join(" : ") };
         let tls = match duties.certificate {
@@ -101,7 +111,7 @@ impl Exim {
             ),
             None => "tls_advertise_hosts =\n".to_owned(),
         };
-        format!(
+        let own = format!(
             "primary_hostname = primary.{DOMAIN}
 spool_directory = {folder}/spool
 log_file_path = {folder}/logs/%slog
@@ -116,15 +126,25 @@ smtp_accept_queue_per_connection = 0
 acl_smtp_rcpt = known
 # It was not installed, so it has no right to become root again.
 deliver_drop_privilege = true
-{tls}
+{tls}"
+        );
+        // It takes an option once only.
+        let changed: Vec<_> = main.lines().filter_map(option).collect();
+        let own = own.lines().filter(|line| option(line).is_none_or(|name| !changed.contains(&name)));
+        let own: String = own.map(|line| format!("{line}\n")).collect();
+        format!(
+            "{own}{main}
 begin acl
 known:
   accept domains = {DOMAIN}
          local_parts = {users}
   deny   message = no such user here
+{acls}
 begin routers
 all:
   driver = accept
+  domains = {DOMAIN}
+  local_parts = {users}
   transport = maildir
 begin transports
 maildir:
@@ -137,6 +157,11 @@ maildir:
 "
         )
     }
+}
+
+/// What a line of the main part sets.
+fn option(line: &str) -> Option<&str> {
+    line.split_once('=').map(|(name, _)| name.trim())
 }
 
 impl Drop for Exim {

@@ -41,6 +41,14 @@ impl OpenSmtpd {
     /// # Panics
     /// If the tests do not run as root.
     pub fn prepare(duties: &Duties) -> Self {
+        Self::prepare_with(duties, "", None)
+    }
+
+    /// The same, with these lines before its listener, which has this filter.
+    ///
+    /// # Panics
+    /// As [`Self::prepare`].
+    pub fn prepare_with(duties: &Duties, lines: &str, filter: Option<&str>) -> Self {
         let folder = TempDir::with_prefix("backupmx-opensmtpd-").expect("a temporary folder can be made");
         let server = Self { port: Port::reserve(), running: None, folder };
         let path = |name: &str| server.folder.path().join(name);
@@ -53,7 +61,7 @@ impl OpenSmtpd {
             apart::give(&certificate.file(), &path("tls.crt"), 0);
             apart::give(&certificate.key_file(), &path("tls.key"), 0);
         }
-        fs::write(path("smtpd.conf"), server.configuration(duties)).expect("our folder is ours");
+        fs::write(path("smtpd.conf"), server.configuration(duties, lines, filter)).expect("our folder is ours");
         server
     }
 
@@ -98,7 +106,7 @@ impl OpenSmtpd {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    fn configuration(&self, duties: &Duties) -> String {
+    fn configuration(&self, duties: &Duties, lines: &str, filter: Option<&str>) -> String {
         let (folder, port, owner) = (self.folder.path().display(), self.address().port(), OWNER.0);
         let known = match duties.users {
             [] => format!("for domain \"{DOMAIN}\""),
@@ -113,12 +121,14 @@ impl OpenSmtpd {
             ),
             None => (String::new(), ""),
         };
+        let filter = filter.map(|name| format!("filter {name}")).unwrap_or_default();
         format!(
             "{pki}
 {table}
+{lines}
 table boxes {{ \"@{DOMAIN}\" = {owner} }}
 smtp max-message-size 100M
-listen on 127.0.0.1 port {port} hostname primary.{DOMAIN} {tls}
+listen on 127.0.0.1 port {port} hostname primary.{DOMAIN} {tls} {filter}
 action keep maildir \"{folder}/mail/%{{rcpt.user}}\" virtual <boxes>
 match from any {known} action keep
 "

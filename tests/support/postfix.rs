@@ -35,6 +35,14 @@ const LOG_LINES_SHOWN: usize = 40;
 /// `nobody` on Debian; it owns the mailboxes.
 const NOBODY: u32 = 65534;
 
+/// What answers at its port, and what does so first if postscreen stands before it.
+const SMTPD: &str = "inet  n - n - -   smtpd\n";
+const POSTSCREEN: &str = "inet  n - n - 1   postscreen
+smtpd     pass  - - n - -   smtpd
+dnsblog   unix  - - n - 0   dnsblog
+tlsproxy  unix  - - n - 0   tlsproxy
+";
+
 /// A Postfix. Dropping it stops it.
 pub struct Postfix {
     port: Port,
@@ -75,7 +83,18 @@ impl Postfix {
         Self::prepared(Port::reserve(), &|folder| primary_cf(folder, &Duties::default()) + &lines)
     }
 
-    /// The same, and it asks this server before it takes a recipient.
+    /// The same, behind postscreen.
+    ///
+    /// # Panics
+    /// As [`Self::prepare`].
+    pub fn prepare_behind_postscreen(lines: &[&str]) -> Self {
+        let postfix = Self::prepare_with(lines);
+        let master_cf = postfix.master_cf().replacen(SMTPD, POSTSCREEN, 1);
+        fs::write(postfix.path("etc/master.cf"), master_cf).expect("our folder is ours");
+        postfix
+    }
+
+    /// As [`Self::prepare`], and it asks this server before it takes a recipient.
     ///
     /// # Panics
     /// As [`Self::prepare`].
@@ -143,7 +162,8 @@ impl Postfix {
     fn greets(&self) -> bool {
         let Ok(stream) = self.port.enter(|| TcpStream::connect(self.address())) else { return false };
         let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).is_ok() && line.starts_with("220 ")
+        // postscreen begins with a line that is not the last one.
+        BufReader::new(stream).read_line(&mut line).is_ok() && line.starts_with("220")
     }
 
     fn control(&self, order: &str) -> Ended {
@@ -198,8 +218,7 @@ biff = no
 
     fn master_cf(&self) -> String {
         format!(
-            "{}      inet  n - n - -   smtpd
-cleanup   unix  n - n - 0   cleanup
+            "{}      {SMTPD}cleanup   unix  n - n - 0   cleanup
 qmgr      unix  n - n 300 1 qmgr
 rewrite   unix  - - n - -   trivial-rewrite
 bounce    unix  - - n - 0   bounce

@@ -1,6 +1,11 @@
 //! Which keys of a document this program does not know. Asked only where a newer program has written it. No I/O.
 
-use backupmx_relay_api::config::{Document, Host, Maintenance, Primary, PrimaryTls, Probe};
+use std::time::Duration;
+
+use backupmx_relay_api::{
+    config::{Document, Host, Maintenance, PassThrough, Primary, PrimaryTls, Probe},
+    quantity::Span,
+};
 use serde_json::{Value, to_value};
 
 /// Takes them out. Returns their paths: `limits.mood`, `primary.hosts[0].priority`.
@@ -53,7 +58,7 @@ fn everything() -> Document {
     } = probe;
     let text = || Some(String::new());
     let primary = Primary {
-        hosts: vec![Host { host: String::new(), port: 0, xclient: false }],
+        hosts: vec![Host { host: String::new(), port: 0, xclient: true }],
         tls: PrimaryTls { mode, server_name: text(), ca_file: text(), remember_starttls },
         probe: Probe {
             interval,
@@ -72,5 +77,7 @@ fn everything() -> Document {
         breaker,
         maintenance: Some(Maintenance { from: text(), until: text() }),
     };
-    Document { primary, ..Document::default() }
+    // What is as by default is absent, too.
+    let pass_through = PassThrough { stall: Span(Duration::ZERO), ..PassThrough::default() };
+    Document { primary, pass_through, ..Document::default() }
 }

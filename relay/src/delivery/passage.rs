@@ -162,7 +162,10 @@ impl Passage {
             220 => {}
             // What a server says at its greeting to a client that it does not want (RFC 5321 section 3.1).
             554 | 421 => return Ok(Named::Unwanted(answer)),
-            _ => return Ok(Named::NotTaken(answer.words())),
+            _ => {
+                self.hop.extensions.xclient.clear(); // it is not told so again on this connection
+                return Ok(Named::NotTaken(answer.words()));
+            }
         }
         let greeted = self.hop.hello(&xclient::helo(client), self.limits.stall).await;
         match greeted {
@@ -315,6 +318,9 @@ impl Passage {
     /// What is said first for a message: on a connection that served others it may find the other side gone.
     async fn first(&mut self, commands: &[u8]) -> Result<Answer, Stopped> {
         let is_used = self.hop.is_used;
+        if self.hop.wire.has_ended() {
+            return Err(if is_used { Stopped::Stale } else { Stopped::Broken(Odd.into()) });
+        }
         let said = match self.hop.wire.send(commands).await {
             Ok(()) => self.hop.wire.answer(self.limits.stall).await,
             Err(cause) => Err(cause),

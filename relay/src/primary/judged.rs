@@ -71,14 +71,14 @@ impl Primary {
         match refusal {
             None if unheard.is_empty() => {}
             None => drop(unheard.remove(named)),
+            Some(_) if unheard.contains_key(named) => {}
             Some(words) => {
+                tracing::warn!(host = named, words = shown(words), "the primary does not take XCLIENT");
                 let problem = format!(
                     "{named} does not take XCLIENT ({}), so it judges this relay and not its clients. List the relay's address there (Postfix: smtpd_authorized_xclient_hosts), or take xclient from its entry in primary.hosts.",
                     shown(words)
                 );
-                if unheard.insert(named.to_owned(), problem).is_none() {
-                    tracing::warn!(host = named, words = shown(words), "the primary does not take XCLIENT");
-                }
+                unheard.insert(named.to_owned(), problem);
             }
         }
     }
