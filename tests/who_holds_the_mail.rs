@@ -106,7 +106,12 @@ fn harms() -> Vec<(Harm, Fate)> {
     }
     // An answer too many: no later one may be taken for what it is not.
     for step in [Step::Greeting, Step::Ehlo, Step::Mail, Step::Rcpt, Step::Data, Step::Dot] {
-        let fate = if step == Step::Dot { Fate::Passes } else { Fate::Kept };
+        let fate = match step {
+            Step::Dot => Fate::Passes,
+            // If it comes after our dot, it stands where the answer to that should.
+            Step::Data => Fate::MaybeTwice,
+            _ => Fate::Kept,
+        };
         harms.push((Harm::at(step, BeforeReply, Fault::Duplicate), fate));
     }
     for fault in breaks.into_iter().chain([Fault::Hold]) {

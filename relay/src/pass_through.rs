@@ -11,7 +11,7 @@ use std::{
 };
 
 use backupmx_relay_api::config;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::lease::Idle;
@@ -41,8 +41,12 @@ pub struct PassThrough {
     metrics: Arc<Metrics>,
     running: Arc<Running>,
     idle: Mutex<Vec<Idle>>,
-    /// Who is served first comes first; made anew when the configuration wants another number.
-    permits: Mutex<(usize, Arc<Semaphore>)>,
+    /// Who holds it looks for a connection; the others wait, in the order in which they came.
+    turn: tokio::sync::Mutex<()>,
+    /// A connection has come back.
+    returned: Notify,
+    /// The process ends.
+    stopping: CancellationToken,
 }
 
 impl PassThrough {
@@ -54,8 +58,17 @@ impl PassThrough {
         metrics: Arc<Metrics>,
         running: Arc<Running>,
     ) -> Arc<Self> {
-        let permits = Mutex::new((0, Arc::new(Semaphore::new(0))));
-        Arc::new(Self { primary, queue, spool, metrics, running, idle: Mutex::default(), permits })
+        Arc::new(Self {
+            primary,
+            queue,
+            spool,
+            metrics,
+            running,
+            idle: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            returned: Notify::new(),
+            stopping: CancellationToken::new(),
+        })
     }
 
     /// Closes connections that are no longer needed, until `stop`; then all of them.
@@ -67,6 +80,7 @@ impl PassThrough {
             }
             self.close_idle(stop.is_cancelled());
         }
+        self.stopping.cancel();
     }
 
     fn patience(&self) -> Patience {

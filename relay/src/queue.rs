@@ -46,8 +46,9 @@ struct Core {
     rate: Rate,
     places: Places,
     places_max: usize,
-    /// Those of them that the drain leaves to mail whose sender waits.
-    places_left: usize,
+    when_primary_up: WhenPrimaryUp,
+    /// See [`Queue::drain_has_no_place`].
+    drain_has_no_place: bool,
     /// After a connection that could not be made: not at once again, whatever the pace says, unless there is news.
     no_connect_before: Option<Instant>,
 }
@@ -64,7 +65,8 @@ impl Queue {
             rate: Rate::default(),
             places: Places::default(),
             places_max,
-            places_left: places_left(places_max, when_primary_up),
+            when_primary_up,
+            drain_has_no_place: false,
             no_connect_before: None,
         };
         Self { core: Mutex::new(core), changed: Notify::new() }
@@ -78,7 +80,7 @@ impl Queue {
             let mut core = self.core();
             core.scheduler.reconfigure(backoff(delivery), delivery.order);
             core.places_max = connections_max;
-            core.places_left = places_left(connections_max, when_primary_up);
+            core.when_primary_up = when_primary_up;
             if is_other_primary {
                 core.pace = Pace::new(connections_max, remember_limit);
                 core.no_connect_before = None;
@@ -183,14 +185,16 @@ impl Queue {
     /// A place for one more connection, if more is due than those without work will take, and the pace allows it.
     pub fn may_connect(self: &Arc<Self>, now: Instant) -> Option<Place> {
         let mut core = self.core();
-        let Core { scheduler, pace, places, places_max, places_left, no_connect_before, .. } = &mut *core;
         // Asked in any case: it is what makes due what was deferred until now.
-        let has_work = scheduler.due(now) > places.connecting + places.idle;
-        if no_connect_before.is_some_and(|before| now < before) {
+        let due = core.scheduler.due(now);
+        let has_work = due > core.places.connecting + core.places.idle;
+        if core.no_connect_before.is_some_and(|before| now < before) {
             return None;
         }
-        let is_room = places.all() < *places_max && places.draining() < *places_max - *places_left;
-        let may = has_work && places.paced() < pace.allowed() && is_room;
+        let Limits { all, drain, .. } = core.limits(now);
+        let is_room = core.places.all() < all && core.places.draining() < drain;
+        core.drain_has_no_place = has_work && !is_room && core.places.draining() == 0;
+        let may = has_work && core.places.paced() < core.pace.allowed() && is_room;
         drop(core);
         may.then(|| Place::take(self.clone(), Doing::Connecting, now))
     }
@@ -199,9 +203,19 @@ impl Queue {
     pub fn may_pass(self: &Arc<Self>, now: Instant) -> Option<Place> {
         let core = self.core();
         let is_too_soon = core.no_connect_before.is_some_and(|before| now < before);
-        let may = !is_too_soon && core.places.all() < core.places_max.min(core.pace.connections_max(now));
+        let may = !is_too_soon && !core.is_full_for_passing(now);
         drop(core);
         may.then(|| Place::take(self.clone(), Doing::Opening, now))
+    }
+
+    /// Whether there are as many connections as there may be for such mail.
+    pub fn is_full_for_passing(&self, now: Instant) -> bool {
+        self.core().is_full_for_passing(now)
+    }
+
+    /// Whether something is due that cannot go, because all connections are those of mail whose senders wait.
+    pub fn drain_has_no_place(&self) -> bool {
+        self.core().drain_has_no_place
     }
 
     /// Whether a connection could not be made a moment ago, and no other one is served.
@@ -260,11 +274,30 @@ impl Queue {
     }
 }
 
-/// A quarter, rounded down: of a single connection or two nothing can be left.
-fn places_left(places_max: usize, when_primary_up: WhenPrimaryUp) -> usize {
-    match when_primary_up {
-        WhenPrimaryUp::PassThrough => places_max / 4,
-        WhenPrimaryUp::Queue => 0,
+/// How many connections there may be.
+struct Limits {
+    /// Of both kinds.
+    all: usize,
+    /// For the drain: it leaves a quarter, and one of two or three.
+    drain: usize,
+    /// For mail whose sender waits: one is left to the drain, unless there is only one.
+    passing: usize,
+}
+
+impl Core {
+    /// As the configuration has it, and what the primary has shown.
+    fn limits(&self, now: Instant) -> Limits {
+        let all = self.places_max.min(self.pace.connections_max(now));
+        let left = match self.when_primary_up {
+            WhenPrimaryUp::PassThrough if all > 1 => (all / 4).max(1),
+            WhenPrimaryUp::PassThrough | WhenPrimaryUp::Queue => 0,
+        };
+        Limits { all, drain: all - left, passing: all.saturating_sub(1).max(1) }
+    }
+
+    fn is_full_for_passing(&self, now: Instant) -> bool {
+        let Limits { all, passing, .. } = self.limits(now);
+        self.places.all() >= all || self.places.opening + self.places.passing >= passing
     }
 }
 
@@ -390,8 +423,28 @@ mod tests {
         assert_eq!((passing.len(), queue.connections()), (2, 6));
         drop(drain);
         let more: Vec<_> = std::iter::from_fn(|| queue.may_pass(now)).collect();
-        assert_eq!(more.len(), 6);
-        assert!(queue.may_connect(now).is_none(), "all are in use");
+        assert_eq!(more.len(), 5, "the drain can always have one");
+        let last = queue.may_connect(now);
+        assert!(last.is_some() && queue.may_connect(now).is_none() && queue.may_pass(now).is_none());
+    }
+
+    #[test]
+    fn of_two_connections_each_kind_has_one_and_a_single_one_serves_both_by_turns() {
+        for (connections, drains, passes) in [(1, 1, 1), (2, 1, 1), (3, 2, 2)] {
+            let (queue, now) = with_due(9, connections);
+            let delivery = Delivery { max_connections: connections, ..Delivery::default() };
+            queue.reconfigure(&delivery, WhenPrimaryUp::PassThrough, false);
+            let passing: Vec<_> = std::iter::from_fn(|| queue.may_pass(now)).collect();
+            assert_eq!(passing.len(), passes);
+            assert_eq!(queue.may_connect(now).is_some(), connections > 1);
+            assert_eq!(queue.drain_has_no_place(), connections == 1);
+            drop(passing);
+            let drain = working(&queue, drains, now);
+            queue.answered(MS, Answer::Taken, now);
+            assert!(queue.may_connect(now).is_none() && !queue.drain_has_no_place());
+            assert_eq!(queue.may_pass(now).is_some(), connections > 1);
+            drop(drain);
+        }
     }
 
     #[test]
@@ -403,7 +456,11 @@ mod tests {
         let one_more = queue.may_pass(now).expect("nothing is known against it");
         assert!(!one_more.turned_away(now), "four are served");
         drop(one_more);
-        assert!(queue.may_pass(now + 2 * CONNECT_RETRY).is_none(), "it takes three, and there are four");
+        let later = now + 2 * CONNECT_RETRY;
+        assert!(
+            queue.may_pass(later).is_none() && queue.may_connect(later).is_none(),
+            "it takes three, and there are four"
+        );
     }
 
     #[test]

@@ -365,6 +365,13 @@ impl Incoming {
         self.large.as_ref().map_or(0, LargeWriter::content_bytes) + self.content.len() as u64
     }
 
+    /// It is not needed. Dropping it does the same, but removes a large file where it holds up sessions.
+    pub async fn discard(self) {
+        if let Some(large) = self.large {
+            let _ = blocking(move || Ok::<_, io::Error>(drop(large))).await;
+        }
+    }
+
     /// Makes the message durable. Only then is it ours.
     pub async fn keep(mut self) -> Result<Receipt, NotKept> {
         if let Some(mut large) = self.large.take() {
@@ -387,6 +394,9 @@ impl Incoming {
     }
 }
 
+/// Pieces in which it is read from memory: what is copied is there twice for the moment.
+const SO_FAR_PIECE_BYTES: usize = 32 << 10;
+
 /// The content of a message that is coming in: from its file as far as it is there, then from memory.
 pub struct SoFar<'a> {
     written: Option<large::Written>,
@@ -402,7 +412,10 @@ impl Source for SoFar<'_> {
                 return Ok(Some(piece));
             }
         }
-        Ok(self.rest.take().filter(|rest| !rest.is_empty()).map(<[u8]>::to_vec))
+        let Some(rest) = self.rest.take().filter(|rest| !rest.is_empty()) else { return Ok(None) };
+        let (piece, rest) = rest.split_at(rest.len().min(SO_FAR_PIECE_BYTES));
+        self.rest = Some(rest);
+        Ok(Some(piece.to_vec()))
     }
 }
 

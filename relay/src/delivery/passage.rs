@@ -40,6 +40,7 @@ pub struct Passage {
     told: Option<Client>,
     stage: Stage,
     outgoing: Outgoing,
+    is_bdat: bool,
 }
 
 /// How far the message is.
@@ -51,6 +52,8 @@ enum Stage {
     Envelope,
     /// Content goes out, or has not been answered: the connection can be closed and nothing else.
     Content,
+    /// The primary does not want this client: nothing more can be said.
+    Over,
 }
 
 /// The proof that the primary has taken a message: its 2xx to the final dot. Nobody else can make one.
@@ -111,17 +114,12 @@ pub enum Ending {
 impl Passage {
     /// Over a connection that got as far as EHLO.
     pub fn over(hop: Hop, limits: Limits) -> Self {
-        Self { hop, refusals: 0, limits, told: None, stage: Stage::Between, outgoing: Outgoing::data() }
+        Self { hop, refusals: 0, limits, told: None, stage: Stage::Between, outgoing: Outgoing::data(), is_bdat: false }
     }
 
     /// The connection.
     pub fn hop(&self) -> &Hop {
         &self.hop
-    }
-
-    /// How long the primary has let us wait on this connection so far.
-    pub fn waited(&self) -> Duration {
-        self.hop.wire.waited
     }
 
     /// Whether the primary judges the client, and not us.
@@ -161,7 +159,10 @@ impl Passage {
         match answer.code {
             220 => {}
             // What a server says at its greeting to a client that it does not want (RFC 5321 section 3.1).
-            554 | 421 => return Ok(Named::Unwanted(answer)),
+            554 | 421 => {
+                self.stage = Stage::Over;
+                return Ok(Named::Unwanted(answer));
+            }
             _ => {
                 self.hop.extensions.xclient.clear(); // it is not told so again on this connection
                 return Ok(Named::NotTaken(answer.words()));
@@ -173,7 +174,10 @@ impl Passage {
                 self.told = Some(client.clone());
                 Ok(Named::Done)
             }
-            Err(TalkError::Said(answer)) => Ok(Named::Unwanted(answer)),
+            Err(TalkError::Said(answer)) => {
+                self.stage = Stage::Over;
+                Ok(Named::Unwanted(answer))
+            }
             Err(cause) => Err(Stopped::Broken(cause)),
         }
     }
@@ -185,6 +189,10 @@ impl Passage {
         let is_pipelined = self.hop.extensions.pipelining;
         let first = if is_pipelined { [mail, rcpt].concat() } else { mail.to_owned() };
         let mail = self.first(first.as_bytes()).await?;
+        let is_enough = mail.code == 452 && mail.enhanced() == Some((5, 3));
+        if is_enough && self.hop.is_used {
+            return Err(Stopped::Stale); // enough messages of this connection (OpenSMTPD: `max-mails`)
+        }
         self.hop.is_used = true;
         self.count(&mail);
         let rcpt = match (is_pipelined, mail.is_positive()) {
@@ -222,14 +230,14 @@ impl Passage {
     pub async fn data(&mut self) -> Result<Answer, Stopped> {
         let answer = self.ask("DATA\r\n").await?;
         if answer.code == 354 {
-            (self.stage, self.outgoing) = (Stage::Content, Outgoing::data());
+            (self.stage, self.outgoing, self.is_bdat) = (Stage::Content, Outgoing::data(), false);
         }
         Ok(answer)
     }
 
     /// By BDAT, in place of DATA (RFC 3030); `bytes` as [`Outgoing::bdat`] has it.
     pub fn bdat(&mut self, bytes: u64) {
-        (self.stage, self.outgoing) = (Stage::Content, Outgoing::bdat(bytes));
+        (self.stage, self.outgoing, self.is_bdat) = (Stage::Content, Outgoing::bdat(bytes), true);
     }
 
     /// Takes the next piece of content.
@@ -291,21 +299,23 @@ impl Passage {
         if answer.closes() {
             return Ending::Said(answer);
         }
-        self.stage = Stage::Between;
         if answer.is_positive() {
-            self.refusals = 0;
-            Ending::Passed(PassedOn(answer))
-        } else {
-            Ending::Said(answer)
+            (self.stage, self.refusals) = (Stage::Between, 0);
+            return Ending::Passed(PassedOn(answer));
         }
+        if !answer.is_refusal() {
+            return Ending::Unknown(Odd.into()); // the real answer may be on its way
+        }
+        // What a refused part leaves behind is not defined (RFC 3030 section 2).
+        self.stage = if self.is_bdat { Stage::Envelope } else { Stage::Between };
+        Ending::Said(answer)
     }
 
-    /// Ends an envelope without content. False if the connection is of no more use.
-    pub async fn reset(&mut self) -> bool {
+    /// Ends an envelope without content. What cannot be ended is not usable.
+    pub async fn reset(&mut self) {
         if self.stage == Stage::Envelope && self.ask("RSET\r\n").await.is_ok_and(|answer| answer.is_positive()) {
             self.stage = Stage::Between;
         }
-        self.stage == Stage::Between
     }
 
     /// Says goodbye, unless content is under way: then only closing keeps it from being taken for whole.

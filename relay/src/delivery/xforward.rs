@@ -6,7 +6,7 @@ use super::extensions::Attribute;
 use crate::mail::envelope::Envelope;
 
 /// Longest command, with its CRLF: what does not fit goes in another one.
-pub(super) const COMMAND_BYTES_MAX: usize = 512;
+const COMMAND_BYTES_MAX: usize = 512;
 /// What Postfix takes of one value. A longer one is told to be unknown: half a name would be another name.
 pub(super) const VALUE_BYTES_MAX: usize = 255;
 pub(super) const UNKNOWN: &str = "[UNAVAILABLE]";

@@ -63,6 +63,10 @@ impl PassThrough {
             }
             let reply = crate::foreign::shown(&words);
             tracing::info!(%id, next_hop, reply, is_delivered = fate == Fate::Delivered, "the primary had all of it, and answers late or not at all");
+            match fate {
+                Fate::Delivered => through.primary.handed_over(id, Timestamp::now()),
+                _ => through.metrics.deferred.inc(),
+            }
             let fates = (0..recipients).map(|place| (place, fate, words.clone())).collect();
             let change = Change { kind: Kind::Attempt, id, at: Timestamp::now(), by: next_hop, fates, held_as: None };
             if through.record(change).await {

@@ -1,12 +1,15 @@
 //! Connections to the primary for mail whose sender waits: opened at the first need, kept for the next message, within the limits that
 //! the drain has, too.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backupmx_relay_api::config;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::{Instant, sleep_until, timeout_at},
+    sync::watch,
+    time::{sleep_until, timeout_at},
 };
 
 use super::{PassThrough, QUIT_TIMEOUT, lock};
@@ -22,7 +25,7 @@ use crate::{
 };
 
 /// Between two looks for what nobody announces: that a server which refused a connection may be asked again.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const RETRY_LOOK: Duration = Duration::from_millis(250);
 /// A connection without work is kept this long.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
@@ -35,7 +38,6 @@ pub struct Lease {
     /// From before an outage it is not used again.
     returns: watch::Receiver<u64>,
     through: Arc<PassThrough>,
-    _permit: OwnedSemaphorePermit,
 }
 
 /// A connection without work.
@@ -57,74 +59,82 @@ pub enum NotLeased {
     JudgesUs(String),
 }
 
+/// What a turn brings.
+enum Found {
+    Idle(Idle),
+    Place(Place),
+}
+
 impl PassThrough {
-    /// A connection, once one is free; a sender that cannot have one soon has a queue of its own, and the next relay may have one. `fresh`: one that nobody has used before.
+    /// A connection, once one is free; a sender that cannot have one soon has a queue of its own, and the next relay may have one.
+    /// `fresh`: one that nobody has used before.
     pub(super) async fn lease(self: &Arc<Self>, client: &Client, fresh: bool) -> Result<Lease, NotLeased> {
-        let deadline = Instant::now() + self.settings().free_connection.0;
-        let permit = timeout_at(deadline, self.permits().acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else { return Err(NotLeased::Busy) };
+        let deadline = tokio::time::Instant::now() + self.settings().free_connection.0;
+        loop {
+            let place = match self.find(client, fresh, deadline).await? {
+                Found::Idle(Idle { passage, place, returns, wants_xclient, since: _ }) => {
+                    return Ok(Lease { passage, wants_xclient, place, returns, through: self.clone() });
+                }
+                Found::Place(place) => place,
+            };
+            match self.open(place).await {
+                Err(NotLeased::Busy) if tokio::time::Instant::now() < deadline => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    /// A connection without work, or a place for a new one. Who comes first is served first: only one looks at a time.
+    async fn find(&self, client: &Client, fresh: bool, deadline: tokio::time::Instant) -> Result<Found, NotLeased> {
+        let turn = timeout_at(deadline, self.turn.lock()).await;
         loop {
             let changed = self.queue.changed();
-            match self.take_idle(client) {
-                Some(idle) if fresh => idle.quit(),
-                Some(Idle { passage, place, returns, wants_xclient, since: _ }) => {
-                    let through = self.clone();
-                    return Ok(Lease { passage, wants_xclient, place, returns, through, _permit: permit });
-                }
-                None => {}
-            }
-            if let Some(place) = self.queue.may_pass(std::time::Instant::now()) {
-                match self.open(place).await {
-                    Ok((passage, place, returns, wants_xclient)) => {
-                        let through = self.clone();
-                        return Ok(Lease { passage, wants_xclient, place, returns, through, _permit: permit });
-                    }
-                    Err(NotLeased::Busy) => {}
-                    Err(cause) => return Err(cause),
-                }
-            }
             // Nobody need wait for a primary that fails.
-            if !self.primary.takes_mail() || self.queue.has_just_failed(std::time::Instant::now()) {
+            if !self.primary.takes_mail() || self.queue.has_just_failed(Instant::now()) {
                 return Err(NotLeased::Fails("it could not be reached a moment ago".into()));
             }
-            self.close_one_of_others(client);
-            let next_look = deadline.min(Instant::now() + LOOK_AGAIN);
+            if turn.is_err() {
+                return Err(NotLeased::Busy);
+            }
+            match self.take_idle(client) {
+                Some(idle) if fresh => idle.quit(),
+                Some(idle) => return Ok(Found::Idle(idle)),
+                None => {}
+            }
+            if let Some(place) = self.queue.may_pass(Instant::now()) {
+                return Ok(Found::Place(place));
+            }
+            if self.queue.is_full_for_passing(Instant::now()) {
+                self.close_one_of_others(client);
+            }
+            let next_look = deadline.min(tokio::time::Instant::now() + RETRY_LOOK);
             tokio::select! {
+                () = self.returned.notified() => {}
                 () = changed => {}
                 () = sleep_until(next_look) => {}
             }
-            if Instant::now() >= deadline {
+            if tokio::time::Instant::now() >= deadline {
                 return Err(NotLeased::Busy);
             }
         }
     }
 
-    /// All connections but one, which the drain can always have.
-    fn permits(&self) -> Arc<Semaphore> {
-        let wanted = (self.running.delivery().max_connections as usize).saturating_sub(1).max(1);
-        let (number, permits) = &mut *lock(&self.permits);
-        if *number != wanted {
-            (*number, *permits) = (wanted, Arc::new(Semaphore::new(wanted)));
-        }
-        permits.clone()
-    }
-
-    async fn open(&self, mut place: Place) -> Result<(Passage, Place, watch::Receiver<u64>, bool), NotLeased> {
+    async fn open(self: &Arc<Self>, mut place: Place) -> Result<Lease, NotLeased> {
         let (host, returns) = (self.primary.host(), self.primary.returns());
-        match self.primary.open(&host, self.patience()).await {
-            Ok(hop) => {
-                place.turn_to(Doing::Passing);
-                let config::PassThrough { stall, final_dot, .. } = self.settings();
-                let limits = Limits { stall: stall.0, final_dot: final_dot.0 };
-                Ok((Passage::over(hop, limits), place, returns, host.xclient))
-            }
-            Err(cause) => Err(self.not_opened(&cause, &place)),
-        }
+        let hop = match self.primary.open(&host, self.patience()).await {
+            Ok(hop) => hop,
+            Err(cause) => return Err(self.not_opened(&cause, &place)),
+        };
+        place.turn_to(Doing::Passing);
+        let config::PassThrough { stall, final_dot, .. } = self.settings();
+        let limits = Limits { stall: stall.0, final_dot: final_dot.0 };
+        let passage = Passage::over(hop, limits);
+        Ok(Lease { passage, wants_xclient: host.xclient, place, returns, through: self.clone() })
     }
 
     /// Where others are served, a connection that is turned away is only one too many; else it tells something of the primary.
     fn not_opened(&self, cause: &OpenError, place: &Place) -> NotLeased {
-        let (now, words) = (std::time::Instant::now(), cause.to_string());
+        let (now, words) = (Instant::now(), cause.to_string());
         let turns_away = cause.turns_away();
         let is_alone = if turns_away || cause.is_permanent() { place.turned_away(now) } else { place.not_made(now) };
         if turns_away && !is_alone {
@@ -167,7 +177,9 @@ impl PassThrough {
         closed.into_iter().for_each(Idle::quit);
     }
 
+    /// Closes what has waited long enough, or is in the way of the drain.
     pub(super) fn close_idle(&self, all: bool) {
+        let all = all || self.queue.drain_has_no_place();
         let is_over = |idle: &mut Idle| all || idle.since.elapsed() >= IDLE_MAX || !idle.is_usable(self);
         let over: Vec<_> = lock(&self.idle).extract_if(.., |idle| is_over(idle)).collect();
         over.into_iter().for_each(Idle::quit);
@@ -198,12 +210,14 @@ impl Lease {
     /// The message is over: the connection is there for the next one, if it can be.
     pub fn give_back(self) {
         let messages_max = self.through.running.delivery().max_messages_per_connection as usize;
-        let is_worn = self.passage.hop().mails as usize >= self.passage.hop().messages_max(messages_max);
-        let stays = self.passage.is_usable() && !is_worn && !self.is_old();
-        let Self { passage, wants_xclient, place, returns, through, _permit } = self;
+        let has_served = self.passage.hop().mails as usize >= self.passage.hop().messages_max(messages_max);
+        let is_wanted = !has_served && !self.is_old() && !self.through.queue.drain_has_no_place();
+        let stays = is_wanted && self.passage.is_usable();
+        let Self { passage, wants_xclient, place, returns, through } = self;
         let idle = Idle { passage, place, returns, wants_xclient, since: Instant::now() };
         if stays {
-            lock(&through.idle).push(idle); // before the permit is free: who gets that finds this
+            lock(&through.idle).push(idle);
+            through.returned.notify_one();
         } else {
             idle.quit();
         }

@@ -26,6 +26,11 @@ use crate::{
     metrics::Metrics,
 };
 
+/// So many times an answer's limit all that it takes to ask about one recipient may last, from the connection on.
+const ASKING_STALLS_MAX: u32 = 2;
+/// When the process ends, the answer to a final dot is waited for so long, within the time that a stop takes (run.rs).
+const STOPPING_MAX: Duration = Duration::from_secs(10);
+
 /// A message from its first recipient on.
 pub struct Passing {
     through: Arc<PassThrough>,
@@ -35,6 +40,8 @@ pub struct Passing {
     bytes: Option<u64>,
     client: Client,
     course: Course,
+    /// Recipients that the primary has taken, at one time or another.
+    taken: usize,
     /// For how long the sender waited for the primary.
     waited: Duration,
 }
@@ -47,17 +54,18 @@ enum Course {
     Aside,
     /// Nobody: each further step hears this.
     Refused(No),
-    /// We, once it is whole.
-    Ours,
+    /// We, once it is whole, and why.
+    Ours(Why),
+    /// It is over.
+    Over,
 }
 
 /// A message that the primary is being told of.
 struct Through {
     lease: Lease,
-    /// Recipients that it has taken.
+    /// Recipients that it has taken here.
     taken: usize,
     slow_at: Instant,
-    waited_before: Duration,
 }
 
 /// Why its sender hears no.
@@ -95,7 +103,7 @@ pub enum Why {
 }
 
 impl Why {
-    /// As a metric's label.
+    /// Every one.
     pub const ALL: [Self; 5] = [Self::Away, Self::Unreachable, Self::Trouble, Self::Broken, Self::MaybeDelivered];
 
     /// As a metric's label.
@@ -130,10 +138,12 @@ pub enum AtEnd {
         /// `host:port`.
         next_hop: String,
     },
-    /// It is ours to keep; in doubt what the primary may have.
-    Ours(Option<Maybe>),
+    /// It is ours to keep, and why; in doubt what the primary may have.
+    Ours(Why, Option<Maybe>),
     /// Nobody has it.
     No(No),
+    /// Nobody has it, since our own copy cannot be read.
+    Unreadable,
 }
 
 /// What is to be offered in one go, should it come to that.
@@ -159,13 +169,9 @@ impl Passing {
         client: Client,
         first: &Recipient,
     ) -> (Self, AtRecipient) {
-        let mut passing = Self { through, envelope, bytes, client, course: Course::Aside, waited: Duration::ZERO };
-        let at = if passing.through.primary.takes_mail() {
-            passing.open(first, true).await
-        } else {
-            passing.ours(Why::Away);
-            AtRecipient::Ours
-        };
+        let (course, waited) = (Course::Aside, Duration::ZERO);
+        let mut passing = Self { through, envelope, bytes, client, course, taken: 0, waited };
+        let at = passing.recipient(first).await;
         (passing, at)
     }
 
@@ -176,14 +182,28 @@ impl Passing {
 
     /// One more recipient.
     pub async fn recipient(&mut self, to: &Recipient) -> AtRecipient {
+        let begun = Instant::now();
+        // A primary that is slow at each of its steps must not use up the sender's patience.
+        let asked = tokio::time::timeout(self.through.settings().stall.0 * ASKING_STALLS_MAX, self.ask(to)).await;
+        self.waited += begun.elapsed();
+        asked.unwrap_or_else(|_| {
+            self.ours(Why::Broken);
+            AtRecipient::Ours
+        })
+    }
+
+    async fn ask(&mut self, to: &Recipient) -> AtRecipient {
         if matches!(&self.course, Course::Through(open) if open.lease.passage.is_worn()) {
             self.set_aside();
         }
         match &mut self.course {
-            Course::Ours => AtRecipient::Ours,
+            Course::Ours(_) => AtRecipient::Ours,
             Course::Refused(no) => AtRecipient::No(no.clone()),
-            // It is asked about this one alone; all of them are offered once the message is whole.
-            Course::Aside => self.open(to, false).await,
+            // The first one begins the message. A later one is asked about alone: all of them are offered once the message is whole.
+            Course::Aside | Course::Over => {
+                let stays = self.taken == 0;
+                self.open(to, stays).await
+            }
             Course::Through(open) => {
                 let passage = &mut open.lease.passage;
                 if open.taken >= passage.hop().recipients_max(usize::MAX) {
@@ -194,7 +214,7 @@ impl Passing {
                         self.set_aside();
                         self.open(to, false).await
                     }
-                    Ok(answer) => self.recipient_answered(&answer),
+                    Ok(answer) => self.recipient_answered(&answer, to),
                     Err(stopped) => {
                         self.through.stopped(&open.lease, &stopped);
                         self.ours(Why::Broken);
@@ -209,8 +229,13 @@ impl Passing {
     pub fn slow_at(&self) -> Option<Instant> {
         match &self.course {
             Course::Through(open) => Some(open.slow_at),
-            Course::Aside | Course::Refused(_) | Course::Ours => None,
+            Course::Aside | Course::Refused(_) | Course::Ours(_) | Course::Over => None,
         }
+    }
+
+    /// Whether the next step waits for the primary.
+    pub fn asks(&self) -> bool {
+        matches!(self.course, Course::Through(_) | Course::Aside)
     }
 
     /// Its sender is slow: the connection is for others from now on.
@@ -221,7 +246,10 @@ impl Passing {
     /// The content is about to come. A reason if it need not.
     pub async fn data(&mut self) -> Option<No> {
         let Course::Through(open) = &mut self.course else { return None };
-        let answer = match open.lease.passage.data().await {
+        let begun = Instant::now();
+        let answer = open.lease.passage.data().await;
+        self.waited += begun.elapsed();
+        let answer = match answer {
             Ok(answer) => answer,
             Err(stopped) => {
                 self.through.stopped(&open.lease, &stopped);
@@ -233,7 +261,7 @@ impl Passing {
         match verdict::of(&answer, Step::Data, as_client) {
             Verdict::Taken => None,
             verdict => {
-                self.content_refused(&answer, verdict);
+                self.content_refused("data", &answer, verdict);
                 self.refusal()
             }
         }
@@ -250,7 +278,7 @@ impl Passing {
         match passage.early_answer().await {
             Some(answer) => {
                 let verdict = verdict::of(&answer, Step::Content, passage.speaks_as_client());
-                self.content_refused(&answer, verdict);
+                self.content_refused("content", &answer, verdict);
             }
             None => {
                 self.through.broke(&open.lease, &cause);
@@ -261,17 +289,27 @@ impl Passing {
 
     /// All of the content has come, and our copy of it is whole.
     pub async fn end<S: Source>(&mut self, offer: Offer<'_, S>) -> AtEnd {
-        match std::mem::replace(&mut self.course, Course::Ours) {
-            Course::Ours => AtEnd::Ours(None),
-            Course::Refused(no) => AtEnd::No(no),
-            Course::Aside => self.offer(offer).await,
-            // DATA cannot leave the line end away that was added here.
-            Course::Through(open) if offer.line_end_added && open.lease.passage.hop().extensions.chunking => {
-                drop(open);
-                self.offer(offer).await
+        let begun = Instant::now();
+        let by_bdat = |open: &Through| offer.line_end_added && open.lease.passage.hop().extensions.chunking;
+        if matches!(&self.course, Course::Through(open) if by_bdat(open)) {
+            self.set_aside(); // DATA cannot leave the line end away that was added here
+        }
+        if matches!(self.course, Course::Aside) {
+            // Its sender waits for this and for the answer to the final dot, which have as long each.
+            let limit = self.through.settings().final_dot.0;
+            match tokio::time::timeout(limit, self.offer(offer)).await {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                Err(_) => self.ours(Why::Broken),
             }
+        }
+        match std::mem::replace(&mut self.course, Course::Over) {
+            Course::Ours(why) => AtEnd::Ours(why, None),
+            Course::Refused(no) => AtEnd::No(no),
+            Course::Aside | Course::Over => AtEnd::Ours(Why::Broken, None),
             Course::Through(mut open) => {
-                let ending = open.lease.passage.complete().await;
+                let ending = complete(&self.through, &mut open).await;
+                self.waited += begun.elapsed();
                 self.ended(ending, open)
             }
         }
@@ -279,11 +317,15 @@ impl Passing {
 
     /// The message is over, in whatever state it is.
     pub fn give_up(mut self) {
-        self.let_go(Course::Ours);
+        self.let_go(Course::Over);
     }
 
     /// Opens a transaction for a recipient. `stays`: the rest of the message goes on in it.
     async fn open(&mut self, to: &Recipient, stays: bool) -> AtRecipient {
+        if !self.through.primary.takes_mail() {
+            self.ours(Why::Away);
+            return AtRecipient::Ours;
+        }
         // A connection that waited for mail may have been closed meanwhile; one that is new was not.
         for fresh in [false, true] {
             let mut open = match self.leased(fresh).await {
@@ -292,14 +334,19 @@ impl Passing {
             };
             match self.enter(&mut open, to).await {
                 Ok(Some(answer)) => {
+                    if self.taken >= open.lease.passage.hop().recipients_max(usize::MAX) {
+                        open.lease.give_back_after_reset();
+                        return AtRecipient::No(No::TooMany);
+                    }
                     self.course = Course::Through(open);
-                    let at = self.recipient_answered(&answer);
+                    let at = self.recipient_answered(&answer, to);
                     if !stays && matches!(self.course, Course::Through(_)) {
                         self.set_aside();
                     }
                     return at;
                 }
                 Ok(None) => {
+                    open.lease.give_back_after_reset();
                     return match &self.course {
                         Course::Refused(no) => AtRecipient::No(no.clone()),
                         _ => AtRecipient::Ours,
@@ -319,9 +366,8 @@ impl Passing {
     async fn leased(&mut self, fresh: bool) -> Result<Box<Through>, AtRecipient> {
         match self.through.lease(&self.client, fresh).await {
             Ok(lease) => {
-                let (slow_at, waited_before) =
-                    (Instant::now() + self.through.settings().slow_after.0, lease.passage.waited());
-                Ok(Box::new(Through { lease, taken: 0, slow_at, waited_before }))
+                let slow_at = Instant::now() + self.through.settings().slow_after.0;
+                Ok(Box::new(Through { lease, taken: 0, slow_at }))
             }
             Err(NotLeased::Busy) => Err(self.refused(No::Busy)),
             Err(NotLeased::JudgesUs(words)) => {
@@ -394,9 +440,20 @@ impl Passing {
             Some(is_taken) => is_taken,
             None => {
                 let answer = open.lease.passage.null_sender().await?;
-                if !answer.is_positive() && !answer.is_permanent() {
-                    self.course = Course::Refused(No::Unclear);
-                    return Ok(());
+                match verdict::of(&answer, Step::Mail, false) {
+                    Verdict::Taken => {}
+                    Verdict::InDoubt | Verdict::OnUs => {
+                        primary.sign(Sign::Mail, &primary.postmaster(), &refusal.words());
+                    }
+                    Verdict::OnMail => {
+                        self.course = Course::Refused(No::Unclear);
+                        return Ok(());
+                    }
+                    Verdict::Fails => {
+                        self.through.troubled(&open.lease, &answer.words());
+                        self.ours(Why::Trouble);
+                        return Ok(());
+                    }
                 }
                 primary.null_sender_asked(answer.is_positive());
                 answer.is_positive()
@@ -405,51 +462,59 @@ impl Passing {
         self.course = Course::Refused(if is_taken {
             No::Words(refusal)
         } else {
-            primary.sign(Sign::Mail, &primary.postmaster(), &refusal.words());
             primary.judges_us(&refusal.words());
             No::JudgesUs
         });
         Ok(())
     }
 
-    fn recipient_answered(&mut self, answer: &Answer) -> AtRecipient {
+    fn recipient_answered(&mut self, answer: &Answer, to: &Recipient) -> AtRecipient {
         let Course::Through(open) = &mut self.course else { return AtRecipient::Ours };
-        let primary = &self.through.primary;
         self.through.metrics.verdict("recipient", answer);
-        match verdict::of(answer, Step::Recipient, open.lease.passage.speaks_as_client()) {
+        let no = match verdict::of(answer, Step::Recipient, open.lease.passage.speaks_as_client()) {
             Verdict::Taken => {
                 open.taken += 1;
-                AtRecipient::Taken
-            }
-            Verdict::OnMail | Verdict::InDoubt => AtRecipient::No(No::Words(answer.clone())),
-            Verdict::OnUs => {
-                primary.judges_us(&answer.words());
-                AtRecipient::No(No::JudgesUs)
+                self.taken += 1;
+                return AtRecipient::Taken;
             }
             Verdict::Fails => {
                 self.through.troubled(&open.lease, &answer.words());
                 self.ours(Why::Trouble);
-                AtRecipient::Ours
+                return AtRecipient::Ours;
             }
+            Verdict::OnMail | Verdict::InDoubt => No::Words(answer.clone()),
+            Verdict::OnUs => {
+                self.through.primary.judges_us(&answer.words());
+                No::JudgesUs
+            }
+        };
+        let (id, recipient, reply) = (self.envelope.id, shown(to.address.as_str()), shown(answer.words()));
+        tracing::info!(%id, client = %self.envelope.client, recipient, reply, "the primary refuses a recipient");
+        if open.taken == 0 {
+            self.set_aside(); // who has named nobody yet need not hold a connection
         }
+        AtRecipient::No(no)
     }
 
     /// The content was refused, before it was whole or afterwards.
-    fn content_refused(&mut self, answer: &Answer, verdict: Verdict) {
-        self.through.metrics.verdict("content", answer);
-        match verdict {
+    fn content_refused(&mut self, step: &str, answer: &Answer, verdict: Verdict) {
+        self.through.metrics.verdict(step, answer);
+        let (id, reply) = (self.envelope.id, shown(answer.words()));
+        let no = match verdict {
             Verdict::OnUs => {
                 self.through.primary.judges_us(&answer.words());
-                self.let_go(Course::Refused(No::JudgesUs));
+                No::JudgesUs
             }
+            Verdict::OnMail | Verdict::InDoubt => No::Words(answer.clone()),
             Verdict::Fails | Verdict::Taken => {
                 if let Course::Through(open) = &self.course {
                     self.through.troubled(&open.lease, &answer.words());
                 }
-                self.ours(Why::Trouble);
+                return self.ours(Why::Trouble);
             }
-            Verdict::OnMail | Verdict::InDoubt => self.let_go(Course::Refused(No::Words(answer.clone()))),
-        }
+        };
+        tracing::info!(%id, client = %self.envelope.client, reply, "the primary refuses a message");
+        self.let_go(Course::Refused(no));
     }
 
     fn ended(&mut self, ending: Ending, open: Box<Through>) -> AtEnd {
@@ -458,7 +523,6 @@ impl Passing {
                 let next_hop = open.lease.passage.hop().name.clone();
                 self.through.metrics.verdict_of("content", "2xx");
                 self.through.primary.delivery_answered(&next_hop);
-                self.waited += open.waited();
                 self.through.metrics.pass_wait_seconds.observe(self.waited.as_secs_f64());
                 open.lease.give_back();
                 AtEnd::Passed { proof, next_hop }
@@ -466,48 +530,45 @@ impl Passing {
             Ending::Said(answer) => {
                 let verdict = verdict::of(&answer, Step::Content, open.lease.passage.speaks_as_client());
                 self.course = Course::Through(open);
-                self.content_refused(&answer, verdict);
-                self.refusal().map_or(AtEnd::Ours(None), AtEnd::No)
+                self.content_refused("content", &answer, verdict);
+                self.refusal().map_or(AtEnd::Ours(Why::Trouble, None), AtEnd::No)
             }
             Ending::Broken(cause) => {
                 self.through.broke(&open.lease, &cause);
-                self.ours(Why::Broken);
-                AtEnd::Ours(None)
+                AtEnd::Ours(Why::Broken, None)
             }
             Ending::Unknown(cause) => {
                 self.through.broke(&open.lease, &cause);
-                self.ours(Why::MaybeDelivered);
-                AtEnd::Ours(Some(Maybe::ended(&open.lease, &cause)))
+                AtEnd::Ours(Why::MaybeDelivered, Some(Maybe::ended(&open.lease, &cause)))
             }
             Ending::Late => {
-                self.ours(Why::MaybeDelivered);
-                AtEnd::Ours(Some(Maybe::late(open.lease)))
+                self.through.troubled(&open.lease, "no answer to the final dot");
+                AtEnd::Ours(Why::MaybeDelivered, Some(Maybe::late(open.lease)))
             }
         }
     }
 
-    /// All of it in one go: its sender was slow, or it can only go by BDAT. A recipient that is refused by now refuses all of it, since its
-    /// sender was told that it is taken.
-    async fn offer<S: Source>(&mut self, mut offer: Offer<'_, S>) -> AtEnd {
-        let Some((first, others)) = offer.recipients.split_first() else { return AtEnd::No(No::Changed) };
+    /// All of it in one go, up to its end: its sender was slow, or it can only go by BDAT. A recipient that is refused by now refuses all of it,
+    /// since its sender was told that it is taken. `None`: the course says how it goes on.
+    async fn offer<S: Source>(&mut self, mut offer: Offer<'_, S>) -> Option<AtEnd> {
+        let (first, others) = offer.recipients.split_first()?;
         self.bytes = Some(offer.content_bytes + offer.trace.len() as u64);
-        let mut at = if self.through.primary.takes_mail() {
-            self.open(first, true).await
-        } else {
-            self.ours(Why::Away);
-            AtRecipient::Ours
-        };
+        self.taken = 0;
+        let mut at = self.open(first, true).await;
         for to in others {
             if at == AtRecipient::Taken {
-                at = self.recipient(to).await;
+                at = self.ask(to).await;
             }
         }
         match at {
             AtRecipient::Taken => {}
-            AtRecipient::Ours => return AtEnd::Ours(None),
+            AtRecipient::Ours => return None,
+            // Each of them is taken, only not all at once: the drain has the patience for that.
+            AtRecipient::No(No::TooMany) => return Some(self.kept_for_number()),
+            AtRecipient::No(No::Words(answer)) if answer.is_too_many() => return Some(self.kept_for_number()),
             AtRecipient::No(no) => {
-                self.let_go(Course::Ours);
-                return AtEnd::No(if matches!(no, No::Words(_) | No::TooMany) { No::Changed } else { no });
+                self.let_go(Course::Over);
+                return Some(AtEnd::No(if matches!(no, No::Words(_)) { No::Changed } else { no }));
             }
         }
         self.begin_offer(&offer).await;
@@ -515,21 +576,19 @@ impl Passing {
         loop {
             match offer.content.next().await {
                 Ok(Some(piece)) => self.content(&piece, true).await,
-                Ok(None) => break,
+                Ok(None) => return None,
                 Err(cause) => {
                     tracing::error!(id = %self.envelope.id, %cause, "read what is coming in");
-                    return AtEnd::Ours(None); // dropped before its end; the spool tells what it can keep
+                    self.let_go(Course::Over); // before its end
+                    return Some(AtEnd::Unreadable);
                 }
             }
         }
-        match std::mem::replace(&mut self.course, Course::Ours) {
-            Course::Through(mut open) => {
-                let ending = open.lease.passage.complete().await;
-                self.ended(ending, open)
-            }
-            Course::Refused(no) => AtEnd::No(no),
-            Course::Aside | Course::Ours => AtEnd::Ours(None),
-        }
+    }
+
+    fn kept_for_number(&mut self) -> AtEnd {
+        self.let_go(Course::Over);
+        AtEnd::Ours(Why::Trouble, None)
     }
 
     async fn begin_offer<S>(&mut self, offer: &Offer<'_, S>) {
@@ -545,7 +604,7 @@ impl Passing {
     fn refusal(&self) -> Option<No> {
         match &self.course {
             Course::Refused(no) => Some(no.clone()),
-            Course::Through(_) | Course::Aside | Course::Ours => None,
+            Course::Through(_) | Course::Aside | Course::Ours(_) | Course::Over => None,
         }
     }
 
@@ -556,22 +615,27 @@ impl Passing {
 
     /// From now on it is ours.
     fn ours(&mut self, why: Why) {
-        self.through.metrics.pass_kept.with_label_values(&[why.label()]).inc();
-        self.let_go(Course::Ours);
+        self.let_go(Course::Ours(why));
     }
 
     /// Another course from now on; the connection is for others, or closed if content is on it.
     fn let_go(&mut self, course: Course) {
         if let Course::Through(open) = std::mem::replace(&mut self.course, course) {
-            self.waited += open.waited();
             open.lease.give_back_after_reset();
         }
     }
 }
 
-impl Through {
-    fn waited(&self) -> Duration {
-        self.lease.passage.waited() - self.waited_before
+/// The end of the content, and what becomes of it. Where the process ends meanwhile, the message is kept rather than cut off with its sender.
+async fn complete(through: &PassThrough, open: &mut Through) -> Ending {
+    let stopping = async {
+        through.stopping.cancelled().await;
+        tokio::time::sleep(STOPPING_MAX).await;
+    };
+    tokio::select! {
+        biased;
+        ending = open.lease.passage.complete() => ending,
+        () = stopping => Ending::Late,
     }
 }
 

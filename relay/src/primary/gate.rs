@@ -121,6 +121,7 @@ impl Primary {
     /// Mail may go again, from now on.
     pub(super) fn goes_on(&self, now: Instant) {
         lock(&self.breaker).returned(now);
+        self.forget_null_sender();
         self.queue.primary_returned(now);
     }
 

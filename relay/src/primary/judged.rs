@@ -55,6 +55,11 @@ impl Primary {
         Some(status::Judges { since: since.to_string(), reason: shown(words) })
     }
 
+    /// It is mended, or a person says so: it is asked anew.
+    pub(super) fn forget_null_sender(&self) {
+        lock(&self.judged).null_sender = None;
+    }
+
     /// Whether it takes the null sender, if it was asked lately.
     pub fn takes_null_sender(&self) -> Option<bool> {
         lock(&self.judged).null_sender(Instant::now())

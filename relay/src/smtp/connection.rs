@@ -259,7 +259,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 let verdict =
                     self.ask(&question).and_then(|()| self.share.resize(bytes).then_some(()).ok_or(Refusal::Memory));
                 if verdict.is_ok()
-                    && let Some(reply) = self.ask_primary().await
+                    && let Some(reply) = self.ask_primary().await?
                 {
                     return Ok(Said::Reply(self.session.not_taken(reply)));
                 }

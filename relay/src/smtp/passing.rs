@@ -4,7 +4,12 @@
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{connection::Connection, receive::Message, reply::Reply, session::Draft};
+use super::{
+    connection::{Connection, Ended},
+    receive::Message,
+    reply::Reply,
+    session::Draft,
+};
 use crate::{
     delivery::xclient::Client,
     mail::{
@@ -19,15 +24,16 @@ const TRACE_BYTES: u64 = 1 << 10;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Asks the primary about the recipient that policy has nothing against. A reply if it is not to be taken.
-    pub async fn ask_primary(&mut self) -> Option<Reply> {
+    pub async fn ask_primary(&mut self) -> Result<Option<Reply>, Ended> {
         if !self.rules.passes {
-            return None;
+            return Ok(None);
         }
-        let to = self.session.asked_recipient()?.clone();
+        let Some(to) = self.session.asked_recipient().cloned() else { return Ok(None) };
+        self.say_what_is_due().await?;
         let at = match &mut self.passing {
             Some(passing) => passing.recipient(&to).await,
             None => {
-                let draft = self.session.begun()?;
+                let Some(draft) = self.session.begun() else { return Ok(None) };
                 let bytes = draft.parameters.size.map(|bytes| bytes.saturating_add(TRACE_BYTES));
                 let client = self.told_to_primary(&draft);
                 let envelope = self.envelope(draft);
@@ -37,10 +43,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 at
             }
         };
-        match at {
+        Ok(match at {
             AtRecipient::Taken | AtRecipient::Ours => None,
             AtRecipient::No(no) => Some(reply(&no)),
+        })
+    }
+
+    /// Replies to what came before go out before we wait for the primary: who hears nothing for minutes gives up.
+    async fn say_what_is_due(&mut self) -> Result<(), Ended> {
+        if self.passing.as_ref().is_none_or(Passing::asks) {
+            self.wire.flush().await?;
         }
+        Ok(())
     }
 
     fn told_to_primary(&self, draft: &Draft) -> Client {
@@ -73,10 +87,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     /// Says DATA to the primary. A reply if no content is wanted.
-    pub(super) async fn begin_content(&mut self) -> Option<Reply> {
-        let no = self.passing.as_mut()?.data().await?;
+    pub(super) async fn begin_content(&mut self) -> Result<Option<Reply>, Ended> {
+        if self.passing.is_none() {
+            return Ok(None);
+        }
+        self.say_what_is_due().await?;
+        let Some(passing) = &mut self.passing else { return Ok(None) };
+        let Some(no) = passing.data().await else { return Ok(None) };
         self.passing = None;
-        Some(reply(&no))
+        Ok(Some(reply(&no)))
     }
 
     /// Our trace field goes first.
@@ -103,9 +122,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    /// Our copy is whole: now the primary may have the end.
-    pub(super) async fn end_passing(&mut self, message: &Message) -> AtEnd {
-        let Some(mut passing) = self.passing.take() else { return AtEnd::Ours(None) };
+    /// Our copy is whole: now the primary may have the end. `None` if the message does not pass.
+    pub(super) async fn end_passing(&mut self, message: &Message) -> Result<Option<AtEnd>, Ended> {
+        if self.passing.is_none() {
+            return Ok(None);
+        }
+        self.say_what_is_due().await?;
+        let Some(mut passing) = self.passing.take() else { return Ok(None) };
         let incoming = &message.incoming;
         let offer = Offer {
             recipients: incoming.recipients(),
@@ -114,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             content_bytes: incoming.content_bytes(),
             line_end_added: message.arrival.line_end_added,
         };
-        passing.end(offer).await
+        Ok(Some(passing.end(offer).await))
     }
 }
 

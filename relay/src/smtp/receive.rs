@@ -23,7 +23,7 @@ use crate::{
         id::MessageId,
         trace::{self, Circumstances},
     },
-    pass_through::{AtEnd, Maybe},
+    pass_through::{AtEnd, Maybe, Why},
     policy::{Question, Refusal},
     queue::scheduler::Lane,
     spool::{Incoming, NotKept},
@@ -54,7 +54,7 @@ pub(super) struct Message {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// From 354 to the reply to the final dot.
     pub async fn receive(&mut self, draft: Draft) -> Result<Said, Ended> {
-        if let Some(reply) = self.begin_content().await {
+        if let Some(reply) = self.begin_content().await? {
             return Ok(Said::Reply(reply));
         }
         let mut message = self.begin(draft);
@@ -86,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// A part of a message that comes by BDAT, to its end.
     pub async fn receive_chunk(&mut self, Chunk { bytes, is_last, begins }: Chunk) -> Result<Said, Ended> {
         if let Some(draft) = begins {
-            if let Some(reply) = self.begin_content().await {
+            if let Some(reply) = self.begin_content().await? {
                 self.session.chunk_failed();
                 return self.skip(bytes, reply).await;
             }
@@ -227,22 +227,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if message.written.is_err() {
             self.give_up_passing(); // without a whole copy the primary's silence would lose it
         }
-        let maybe = match self.end_passing(&message).await {
-            AtEnd::Ours(maybe) => maybe,
-            AtEnd::No(no) => return Ok(Said::Reply(passing::reply(&no))),
-            AtEnd::Passed { proof, next_hop } => {
+        let kept = match self.end_passing(&message).await? {
+            None => None,
+            Some(AtEnd::Ours(why, maybe)) => Some((why, maybe)),
+            Some(AtEnd::No(no)) => return Ok(Said::Reply(passing::reply(&no))),
+            Some(AtEnd::Unreadable) => {
+                return self.session.kept(Err(NotKept::Disk)).map(Said::Reply).ok_or(Ended::Unanswerable);
+            }
+            Some(AtEnd::Passed { proof, next_hop }) => {
                 let Message { incoming, arrival, .. } = message;
                 self.door.metrics.passed.inc();
                 self.door.spool.passed(incoming.recipients().len());
                 arrival.log_passed(content_bytes, &next_hop, &proof.words());
+                incoming.discard().await;
                 return Ok(Said::Reply(self.session.passed(&proof, arrival.id)));
             }
         };
-        self.keep_here(message, content_bytes, maybe).await
+        self.keep_here(message, content_bytes, kept).await
     }
 
-    /// It is ours to keep. `maybe`: the primary may have it, too.
-    async fn keep_here(&mut self, message: Message, content_bytes: u64, maybe: Option<Maybe>) -> Result<Said, Ended> {
+    /// It is ours to keep. `kept`: why, if it should have passed, and whether the primary may have it, too.
+    async fn keep_here(
+        &mut self,
+        message: Message,
+        content_bytes: u64,
+        kept: Option<(Why, Option<Maybe>)>,
+    ) -> Result<Said, Ended> {
         let Message { incoming, arrival, written, .. } = message;
         let outcome = match written {
             Ok(()) => incoming.keep().await,
@@ -252,9 +262,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             Ok(receipt) => {
                 let (id, recipients) = (receipt.id(), arrival.recipients as u32); // config.rs bounds them
                 self.door.metrics.accepted.inc();
-                arrival.log(content_bytes);
+                arrival.log(content_bytes, kept.as_ref().map(|(why, _)| why.label()));
+                if let Some((why, _)) = &kept {
+                    self.door.metrics.pass_kept.with_label_values(&[why.label()]).inc();
+                }
                 self.door.primary.kept_meanwhile(id, content_bytes);
-                match maybe {
+                match kept.and_then(|(_, maybe)| maybe) {
                     Some(maybe) => self.door.pass_through.settle(maybe, id, arrival.flow, recipients),
                     None => self.door.queue.spooled(id, arrival.flow, Lane::New),
                 }
@@ -340,9 +353,10 @@ impl Arrival {
         tracing::info!(%id, %client, client_name, sender, recipients, bytes = content_bytes, next_hop, reply, "passed");
     }
 
-    fn log(&self, content_bytes: u64) {
+    /// `kept_because`: the primary did not take it, though mail passes through.
+    fn log(&self, content_bytes: u64, kept_because: Option<&str>) {
         let Self { id, client, client_name, sender, flow: _, recipients, line_end_added } = self;
-        tracing::info!(%id, %client, client_name, sender, recipients, bytes = content_bytes, "accepted");
+        tracing::info!(%id, %client, client_name, sender, recipients, bytes = content_bytes, kept_because, "accepted");
         if *line_end_added {
             tracing::info!(%id, "its content came without a last line end, and got one");
         }

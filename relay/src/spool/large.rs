@@ -104,10 +104,13 @@ pub struct Written {
     rest_bytes: u64,
 }
 
+/// Pieces in which it is read: they are held beside the session's own buffers.
+const WRITTEN_PIECE_BYTES: u64 = 32 << 10;
+
 impl Written {
     /// The next piece.
     pub fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let bytes = self.rest_bytes.min(PIECE_BYTES);
+        let bytes = self.rest_bytes.min(WRITTEN_PIECE_BYTES);
         let mut piece = vec![0; bytes as usize];
         self.file.read_at(&mut piece, self.offset)?;
         (self.offset, self.rest_bytes) = (self.offset + bytes, self.rest_bytes - bytes);
