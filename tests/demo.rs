@@ -74,7 +74,7 @@ struct Story {
 impl Story {
     fn begin() -> Self {
         let primary = Primary::start();
-        let relay = Relay::before(primary.address()).apart().start();
+        let relay = Relay::passing(primary.address()).apart().start();
         println!("BackupMx: the mail server of {DOMAIN} goes away, and no mail is lost.\n");
         println!("  the primary mail server   {} (a small one, made for this demo)", primary.address());
         println!("  BackupMx, its backup      {} (told only the two names and this address)", relay.smtp());

@@ -368,7 +368,11 @@ impl Incoming {
     /// It is not needed. Dropping it does the same, but removes a large file where it holds up sessions.
     pub async fn discard(self) {
         if let Some(large) = self.large {
-            let _ = blocking(move || Ok::<_, io::Error>(drop(large))).await;
+            let removed = move || {
+                drop(large);
+                Ok::<_, io::Error>(())
+            };
+            let _ = blocking(removed).await;
         }
     }
 

@@ -3,7 +3,9 @@
 use std::thread;
 
 use support::{
-    Client, Envelope, Relay, eventually,
+    Client, Envelope, Primary, Relay,
+    certificate::Certificate,
+    eventually,
     load::{Comparison, Load},
     postfix::Postfix,
     primary::{Act, Rule, Stage},
@@ -228,4 +230,64 @@ fn many_senders_at_once_pass_each_message_exactly_once() {
     assert_eq!(load.compare(&sent, arrived), Comparison::default());
     assert_eq!(scene.settled(), passed(2000));
     assert!(scene.primary.connections_open_max() <= 20, "{}", scene.primary.connections_open_max());
+}
+
+#[test]
+fn while_a_person_holds_the_drain_mail_is_kept_as_if_the_primary_were_away() {
+    let scene = Scene::new();
+    assert_eq!(scene.relay.orders().ask("POST", "/api/v1/drain/hold", r#"{"reason": "restore"}"#).code, 200);
+    let reply = scene.client().send(&Envelope::to("bob"), CONTENT).expect("the session lives");
+    assert!(reply.is("250 2.0.0 Kept as"), "{reply}");
+    assert_eq!((scene.primary.count(), scene.relay.account().queued), (0, 1));
+    assert_eq!(scene.relay.orders().ask("POST", "/api/v1/drain/resume", "").code, 200);
+    assert_eq!(scene.settled(), delivered(1));
+}
+
+#[test]
+fn tls_on_either_side_changes_nothing_and_the_primary_gets_its_mail_in_it() {
+    let (ours, theirs) = (Certificate::of(&["mx2.example.org"]), Certificate::of(&["127.0.0.1"]));
+    let primary = Primary::start();
+    primary.offer_tls(&theirs);
+    let flags = ours.flags();
+    let scene = Scene::with(primary, |setup| setup.flags(&flags.each_ref().map(String::as_str)));
+    for in_tls in [true, false] {
+        let mut client = scene.client();
+        if in_tls {
+            assert_eq!(client.say("STARTTLS").expect("the session lives").code, 220);
+            client.start_tls("mx2.example.org", ours.trust()).expect("the handshake goes well");
+            client.say("EHLO client.example").expect("the session lives");
+        }
+        let reply = client.send(&Envelope::to("bob"), CONTENT).expect("the session lives");
+        assert!(reply.is("250 2.0.0 Passed on"), "{reply}");
+    }
+    let mails = scene.primary.mails();
+    assert!(mails.len() == 2 && mails.iter().all(|mail| mail.encrypted));
+    assert!(String::from_utf8_lossy(&mails[0].content).contains("with ESMTPS"));
+}
+
+#[test]
+fn parameters_pass_and_what_the_primary_no_longer_offers_is_put_off() {
+    const OFFERED: &[&str] = &["PIPELINING", "8BITMIME", "SMTPUTF8", "DSN"];
+    let primary = Primary::start();
+    primary.offer(OFFERED);
+    let scene = Scene::with(primary, |setup| setup);
+    let said = [
+        "MAIL FROM:<änn@client.example> BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x1",
+        "RCPT TO:<böb@example.org> NOTIFY=FAILURE",
+        "DATA",
+        "Subject: x\r\n\r\nß\r\n.",
+    ];
+    let replies = scene.says(&said);
+    assert!(replies[3].starts_with("250 2.0.0 Passed on"), "{replies:?}");
+    let mail = &scene.primary.mails()[0];
+    assert_eq!((mail.sender.as_str(), mail.recipients[0].as_str()), ("änn@client.example", "böb@example.org"));
+    assert_eq!(mail.parameters, "BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x1");
+    assert_eq!(mail.recipient_parameters, ["NOTIFY=FAILURE"]);
+    // The session was offered it; the next connection to the primary is not.
+    let mut client = scene.client();
+    scene.primary.offer(&["PIPELINING", "8BITMIME"]);
+    scene.primary.misbehave(Rule::close(Stage::Mail).after_messages(1).times(1));
+    client.say(said[0]).expect("the session lives");
+    let reply = client.say(said[1]).expect("the session lives");
+    assert!(reply.is("451 4.6.7"), "{reply}");
 }

@@ -61,7 +61,7 @@ pub enum NotLeased {
 
 /// What a turn brings.
 enum Found {
-    Idle(Idle),
+    Idle(Box<Idle>),
     Place(Place),
 }
 
@@ -72,7 +72,8 @@ impl PassThrough {
         let deadline = tokio::time::Instant::now() + self.settings().free_connection.0;
         loop {
             let place = match self.find(client, fresh, deadline).await? {
-                Found::Idle(Idle { passage, place, returns, wants_xclient, since: _ }) => {
+                Found::Idle(idle) => {
+                    let Idle { passage, place, returns, wants_xclient, since: _ } = *idle;
                     return Ok(Lease { passage, wants_xclient, place, returns, through: self.clone() });
                 }
                 Found::Place(place) => place,
@@ -98,7 +99,7 @@ impl PassThrough {
             }
             match self.take_idle(client) {
                 Some(idle) if fresh => idle.quit(),
-                Some(idle) => return Ok(Found::Idle(idle)),
+                Some(idle) => return Ok(Found::Idle(Box::new(idle))),
                 None => {}
             }
             if let Some(place) = self.queue.may_pass(Instant::now()) {

@@ -139,7 +139,7 @@ pub enum AtEnd {
         next_hop: String,
     },
     /// It is ours to keep, and why; in doubt what the primary may have.
-    Ours(Why, Option<Maybe>),
+    Ours(Why, Option<Box<Maybe>>),
     /// Nobody has it.
     No(No),
     /// Nobody has it, since our own copy cannot be read.
@@ -539,11 +539,11 @@ impl Passing {
             }
             Ending::Unknown(cause) => {
                 self.through.broke(&open.lease, &cause);
-                AtEnd::Ours(Why::MaybeDelivered, Some(Maybe::ended(&open.lease, &cause)))
+                AtEnd::Ours(Why::MaybeDelivered, Some(Box::new(Maybe::ended(&open.lease, &cause))))
             }
             Ending::Late => {
                 self.through.troubled(&open.lease, "no answer to the final dot");
-                AtEnd::Ours(Why::MaybeDelivered, Some(Maybe::late(open.lease)))
+                AtEnd::Ours(Why::MaybeDelivered, Some(Box::new(Maybe::late(open.lease))))
             }
         }
     }

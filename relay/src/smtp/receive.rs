@@ -251,7 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         &mut self,
         message: Message,
         content_bytes: u64,
-        kept: Option<(Why, Option<Maybe>)>,
+        kept: Option<(Why, Option<Box<Maybe>>)>,
     ) -> Result<Said, Ended> {
         let Message { incoming, arrival, written, .. } = message;
         let outcome = match written {
@@ -268,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 }
                 self.door.primary.kept_meanwhile(id, content_bytes);
                 match kept.and_then(|(_, maybe)| maybe) {
-                    Some(maybe) => self.door.pass_through.settle(maybe, id, arrival.flow, recipients),
+                    Some(maybe) => self.door.pass_through.settle(*maybe, id, arrival.flow, recipients),
                     None => self.door.queue.spooled(id, arrival.flow, Lane::New),
                 }
             }
