@@ -291,3 +291,21 @@ fn parameters_pass_and_what_the_primary_no_longer_offers_is_put_off() {
     let reply = client.say(said[1]).expect("the session lives");
     assert!(reply.is("451 4.6.7"), "{reply}");
 }
+
+#[test]
+fn a_sender_that_ignores_what_it_hears_gets_nothing_through_and_the_next_one_is_not_the_worse_for_it() {
+    let scene = Scene::new();
+    scene.primary.misbehave(Rule::answer(Stage::Rcpt, "550 5.1.1 nobody here").about("nobody"));
+    let mut client = scene.client();
+    client
+        .raw(b"MAIL FROM:<>\r\nRCPT TO:<nobody@example.org>\r\nDATA\r\nSubject: x\r\n\r\nbody\r\n.\r\nQUIT\r\n")
+        .expect("it is heard");
+    let mut codes = Vec::new();
+    while let Ok(reply) = client.reply() {
+        codes.push(reply.code);
+    }
+    assert_eq!((codes[..3].to_vec(), codes.last()), (vec![250, 550, 554], Some(&221)), "{codes:?}");
+    let reply = scene.client().send(&Envelope::to("bob"), CONTENT).expect("the session lives");
+    assert!(reply.is("250 2.0.0 Passed on"), "{reply}");
+    assert_eq!((scene.settled(), scene.primary.count()), (passed(1), 1));
+}

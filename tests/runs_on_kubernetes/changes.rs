@@ -18,7 +18,9 @@ fn settings_certificate_and_token_change_on_all_relays_and_no_session_ends() {
     let scene = Scene::new("changes");
     let first = Certificate::of(&[support::HOSTNAME]);
     write_certificate(&scene, "mx2-tls", &first);
-    let scene = scene.with(json!({ "replicas": RELAYS, "tls": { "secretName": "mx2-tls" } }));
+    // The primary does not serve the new domain, and is not asked.
+    let spec = json!({ "replicas": RELAYS, "tls": { "secretName": "mx2-tls" }, "whenPrimaryUp": "Queue" });
+    let scene = scene.with(spec.clone());
     scene.until_condition("TlsReady", "True");
     let before = identities(&scene);
     let relays: Vec<_> = (0..RELAYS).map(|ordinal| address(&scene, ordinal)).collect();
@@ -26,9 +28,7 @@ fn settings_certificate_and_token_change_on_all_relays_and_no_session_ends() {
 
     // Settings.
     let begun = Instant::now();
-    scene.apply(
-        json!({ "replicas": RELAYS, "tls": { "secretName": "mx2-tls" }, "domains": ["example.org", "example.net"] }),
-    );
+    scene.apply(support::resource::merged(spec, json!({ "domains": ["example.org", "example.net"] })));
     for relay in &relays {
         until_soon("the new domain is taken", || send(&scene, *relay, "bob@example.net").starts_with("250"));
     }

@@ -42,13 +42,16 @@ fn mail_outlives_a_crash_of_its_container_a_deletion_of_its_pod_and_an_eviction(
 
 #[test]
 fn a_change_of_the_pods_template_under_load_refuses_nobody_and_loses_nothing() {
-    let scene = Scene::new("rolling").with(json!({ "replicas": 2 }));
+    // Whoever hears no hears it from a relay, and not from a primary that cannot keep this pace.
+    let queue = "Queue";
+    let scene = Scene::new("rolling").with(json!({ "replicas": 2, "whenPrimaryUp": queue }));
     let before = uids(&scene);
     let load = Load { messages: 0, bytes: 2048, sessions: 0, seed: 81 };
     let to = scene.smtp();
     let senders = scene.sender.network.enter(|| paced::begin(load, PACE, to));
     thread::sleep(Duration::from_secs(2));
-    scene.apply(json!({ "replicas": 2, "pod": { "annotations": { "example.org/reason": "a new template" } } }));
+    let pod = json!({ "annotations": { "example.org/reason": "a new template" } });
+    scene.apply(json!({ "replicas": 2, "whenPrimaryUp": queue, "pod": pod }));
     until(
         LIMIT,
         "both pods are new",

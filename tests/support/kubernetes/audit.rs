@@ -46,11 +46,14 @@ pub struct Write {
 pub(super) fn writes_since(log: &Path, mark: Mark) -> Vec<Write> {
     // There is none before the first write.
     let Ok(mut file) = File::open(log) else { return Vec::new() };
-    let mut text = String::new();
-    let read = file.seek(SeekFrom::Start(mark.0)).and_then(|_| file.read_to_string(&mut text));
+    let mut bytes = Vec::new();
+    // With the byte before: where the mark was set while a line was being written, that line is not behind it.
+    let read = file.seek(SeekFrom::Start(mark.0.saturating_sub(1))).and_then(|_| file.read_to_end(&mut bytes));
     read.unwrap_or_else(|error| panic!("read {}: {error}", log.display()));
+    let text = String::from_utf8_lossy(&bytes);
+    let whole = if mark.0 == 0 { &text } else { text.split_once('\n').map_or("", |(_, behind)| behind) };
     // The last line may be one that is being written.
-    text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(write).collect()
+    whole.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(write).collect()
 }
 
 fn write(line: &str) -> Write {
@@ -66,5 +69,24 @@ fn write(line: &str) -> Write {
         user: text(&event["user"]["username"]),
         user_agent: text(&event["userAgent"]),
         status: event["responseStatus"]["code"].as_u64().and_then(|code| code.try_into().ok()).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_being_written_when_the_mark_was_set_is_not_behind_it() {
+        let line = |name: &str| format!("{{\"verb\": \"update\", \"objectRef\": {{\"name\": \"{name}\"}}}}\n");
+        let log = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+        std::fs::write(log.path(), line("a") + &line("b") + &line("c") + "{\"verb\"").expect("it can be written");
+        let length = line("a").len() as u64;
+        for (mark, names) in
+            [(0, vec!["a", "b", "c"]), (1, vec!["b", "c"]), (length, vec!["b", "c"]), (length + 1, vec!["c"])]
+        {
+            let found: Vec<_> = writes_since(log.path(), Mark(mark)).into_iter().map(|write| write.name).collect();
+            assert_eq!(found, names, "from {mark} on");
+        }
     }
 }
