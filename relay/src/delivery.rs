@@ -33,7 +33,6 @@ use tokio::{sync::watch, time::sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    breaker::Sign,
     hop::{Hop, OpenError, Patience},
     round::Ended,
     second_look::SecondLooks,
@@ -41,7 +40,7 @@ use self::{
 use crate::{
     mail::id::MessageId,
     metrics::Metrics,
-    primary::{Primary, monitor::Finding},
+    primary::Primary,
     queue::{Doing, Place, Queue},
     running::Running,
     spool::Spool,
@@ -50,7 +49,7 @@ use crate::{
 /// A connection without work is kept this long: mail that trickles in need not connect each time.
 const IDLE_MAX: Duration = Duration::from_secs(2);
 /// For the goodbye.
-const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
+pub const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the drain looks for what nobody announces: that the spool can be written again, that a hold has ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// RFC 5321 sections 4.5.3.2.1 and 4.5.3.2.2: for the greeting and EHLO of a delivery.
@@ -133,18 +132,9 @@ impl Drain {
         let is_alone = |place: &Place| {
             if cause.turns_away() || cause.is_permanent() { place.turned_away(now) } else { place.not_made(now) }
         };
-        if !place.is_none_or(is_alone) || !self.primary.is_named(cause.name()) {
-            return;
+        if place.is_none_or(is_alone) {
+            self.primary.not_opened(cause);
         }
-        let reason = cause.to_string();
-        if cause.is_permanent() {
-            self.primary.sign(Sign::Greeting, &self.primary.postmaster(), &reason);
-        }
-        self.primary.delivery_found(if cause.turns_away() {
-            Finding::Troubled { reason }
-        } else {
-            Finding::Broken { reason }
-        });
     }
 
     /// Message after message, until there is none, or the connection is of no more use.
@@ -166,7 +156,7 @@ impl Drain {
 
     /// Whether the connection is from before an outage, or mail goes to another host by now.
     fn is_old(&self, next_hop: &str, returns: &watch::Receiver<u64>) -> bool {
-        returns.has_changed().unwrap_or(true) || !self.primary.is_host(next_hop)
+        self.primary.is_past(next_hop, returns)
     }
 
     /// The next due message; waits a little for one.

@@ -28,8 +28,6 @@ use crate::{
     spool::Spool,
 };
 
-/// For the goodbye to a server that is of no use.
-const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often connections without work are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 

@@ -352,6 +352,24 @@ impl Primary {
         (!lock(&self.monitor).takes_mail()).then_some(Hindrance::Away)
     }
 
+    /// A connection to it was not made, and no other one is served.
+    pub fn not_opened(&self, cause: &OpenError) {
+        if !self.is_named(cause.name()) {
+            return;
+        }
+        let reason = cause.to_string();
+        if cause.is_permanent() {
+            self.sign(Sign::Greeting, &self.postmaster(), &reason);
+        }
+        self.delivery_found(if cause.turns_away() { Finding::Troubled { reason } } else { Finding::Broken { reason } });
+    }
+
+    /// Whether a connection to this one (`host:port`) is from before an outage (`returns`: as of when it was made), or mail goes to another
+    /// host by now.
+    pub fn is_past(&self, named: &str, returns: &watch::Receiver<u64>) -> bool {
+        returns.has_changed().unwrap_or(true) || !self.is_host(named)
+    }
+
     /// Tells of each return, from now on.
     pub fn returns(&self) -> watch::Receiver<u64> {
         self.returns.subscribe()

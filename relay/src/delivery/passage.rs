@@ -50,7 +50,7 @@ enum Stage {
     Between,
     /// MAIL was said.
     Envelope,
-    /// Content goes out, or has not been answered: the connection can be closed and nothing else.
+    /// Content goes out, or something has not been answered: the connection can be closed and nothing else.
     Content,
     /// The primary does not want this client: nothing more can be said.
     Over,
@@ -347,10 +347,35 @@ impl Passage {
         if self.hop.wire.has_ended() {
             return Err(Stopped::Broken(Odd.into())); // what came before the question is no answer to it
         }
-        self.hop.wire.ask(command.as_bytes(), self.limits.stall).await.map_err(Stopped::Broken)
+        self.hop.wire.send(command.as_bytes()).await.map_err(Stopped::Broken)?;
+        self.answer().await
     }
 
     async fn answer(&mut self) -> Result<Answer, Stopped> {
-        self.hop.wire.answer(self.limits.stall).await.map_err(Stopped::Broken)
+        // Until it is there, and if it never comes or nobody waits for it any more, the next answer would not be the next question's.
+        let stage = std::mem::replace(&mut self.stage, Stage::Content);
+        let answer = self.hop.wire.answer(self.limits.stall).await.map_err(Stopped::Broken)?;
+        self.stage = stage;
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::scripted::{Act, hop_in_memory};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_owes_an_answer_is_not_used_again_however_late_that_comes() {
+        let says = |text: &str| Act::Say(text.to_owned());
+        let (ok, late) = (says("250 ok\r\n"), says("250 late\r\n250 reset\r\n"));
+        let hop = hop_in_memory(vec![Act::Line, ok.clone(), Act::Line, ok, Act::Line, Act::Line, late]);
+        let second = Duration::from_secs(1);
+        let mut passage = Passage::over(hop, Limits { stall: second, final_dot: second });
+        let begun = passage.begin("MAIL FROM:<>\r\n", "RCPT TO:<a@example.org>\r\n").await.unwrap();
+        assert!(begun.rcpt.is_some_and(|rcpt| rcpt.is_positive()));
+        assert!(matches!(passage.recipient("RCPT TO:<b@example.org>\r\n").await, Err(Stopped::Broken(_))));
+        passage.reset().await;
+        assert!(!passage.is_usable());
     }
 }

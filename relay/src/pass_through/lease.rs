@@ -12,15 +12,14 @@ use tokio::{
     time::{sleep_until, timeout_at},
 };
 
-use super::{PassThrough, QUIT_TIMEOUT, lock};
+use super::{PassThrough, lock};
 use crate::{
     delivery::{
-        breaker::Sign,
+        QUIT_TIMEOUT,
         hop::OpenError,
         passage::{Limits, Passage},
         xclient::Client,
     },
-    primary::monitor::Finding,
     queue::{Doing, Place},
 };
 
@@ -141,16 +140,8 @@ impl PassThrough {
         if turns_away && !is_alone {
             return NotLeased::Busy;
         }
-        if is_alone && self.primary.is_named(cause.name()) {
-            let reason = words.clone();
-            if cause.is_permanent() {
-                self.primary.sign(Sign::Greeting, &self.primary.postmaster(), &reason);
-            }
-            self.primary.delivery_found(if turns_away {
-                Finding::Troubled { reason }
-            } else {
-                Finding::Broken { reason }
-            });
+        if is_alone {
+            self.primary.not_opened(cause);
         }
         if cause.judges_us() { NotLeased::JudgesUs(words) } else { NotLeased::Fails(words) }
     }
@@ -189,7 +180,7 @@ impl PassThrough {
 
 impl Idle {
     fn is_usable(&mut self, through: &PassThrough) -> bool {
-        !is_old(through, &self.returns, &self.passage) && !self.passage.is_stale()
+        !through.primary.is_past(&self.passage.hop().name, &self.returns) && !self.passage.is_stale()
     }
 
     /// Its place is free when the goodbye is said.
@@ -205,7 +196,7 @@ impl Idle {
 impl Lease {
     /// Whether it is from before an outage, or mail goes to another host by now.
     pub fn is_old(&self) -> bool {
-        is_old(&self.through, &self.returns, &self.passage)
+        self.through.primary.is_past(&self.passage.hop().name, &self.returns)
     }
 
     /// The message is over: the connection is there for the next one, if it can be.
@@ -231,8 +222,4 @@ impl Lease {
             self.give_back();
         });
     }
-}
-
-fn is_old(through: &PassThrough, returns: &watch::Receiver<u64>, passage: &Passage) -> bool {
-    returns.has_changed().unwrap_or(true) || !through.primary.is_host(&passage.hop().name)
 }
